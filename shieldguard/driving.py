@@ -1,0 +1,153 @@
+"""What the async and the sync stream share: one session, and its judgements in flight."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import TypeAlias
+
+from shieldguard.errors import JudgeError, SourceError
+from shieldguard.events import ReleasedEvent, SourceEvent
+from shieldguard.judging import JudgeLoop, Outcome, logged
+from shieldguard.observers import Observer, StreamReport
+from shieldguard.session import GuardSession
+from shieldguard.thinking import ThinkSplitter
+from shieldguard.verdicts import Verdict
+from shieldguard.windows import Window
+
+SourceItem: TypeAlias = str | SourceEvent | list[SourceEvent]
+"""What a source gives: text with inline think tags, events, or several events at once."""
+
+# How long an instant judge may be asked in place before the caller's loop gets a turn (promise 10).
+_TURN = 0.005
+
+
+class Drive:
+    """Feeds a session, asks the judge for what it names, and tells the observers.
+
+    Everything here runs where the stream is read; only the judging does not. `on_verdict` is called
+    from the judge's thread.
+    """
+
+    def __init__(
+        self,
+        session: GuardSession,
+        judges: JudgeLoop,
+        observers: Sequence[Observer],
+        splitter: ThinkSplitter,
+        on_verdict: Callable[[], None],
+    ) -> None:
+        self.session = session
+        self.source_error: Exception | None = None
+        self.closed_after: float | None = None
+        self.final: StreamReport | None = None
+        self.in_background = False
+        self._judges = judges
+        self._observers = observers
+        self._splitter = splitter
+        self._on_verdict = on_verdict
+        self._asked: dict[Future[Outcome], Window] = {}
+        self._told = 0
+
+    @property
+    def asked(self) -> Iterable["Future[Outcome]"]:
+        """The judgements in flight."""
+        return self._asked.keys()
+
+    def receive(self, item: SourceItem) -> None:
+        now = time.monotonic()
+        for event in self._events(item):
+            self.session.receive(event, now)
+
+    def _events(self, item: SourceItem) -> Sequence[SourceEvent]:
+        if isinstance(item, str):
+            return self._splitter.feed(item)
+        return item if isinstance(item, list) else (item,)
+
+    def end_of_source(self, error: Exception | None = None) -> None:
+        """The source is exhausted, or raised `error`, which is raised again once all is told."""
+        now = time.monotonic()
+        if isinstance(error, SourceError):
+            self.session.fail(error, now)
+            if self.session.aborted is not None:
+                return
+        self.source_error = error
+        for event in self._splitter.flush():
+            self.session.receive(event, now)
+        self.session.finish(now)
+
+    def advance(self) -> bool:
+        """Take verdicts in and hand windows out. True where more could be done at once: give other
+        tasks a turn, then call again."""
+        until = time.monotonic() + _TURN
+        for future in [future for future in self._asked if future.done()]:
+            self._settle(self._asked.pop(future), *future.result())
+        while windows := self.session.windows(time.monotonic()):
+            for window in windows:
+                if outcome := self._judges.ask_now(window):
+                    self._settle(window, *outcome)
+                else:
+                    self._ask(window)
+            if time.monotonic() > until:
+                return True
+        return False
+
+    def take(self, limit: int | None) -> list[ReleasedEvent]:
+        return self.session.take(time.monotonic(), limit)
+
+    def finish(self) -> StreamReport:
+        """Close the books: what is still in flight is given up."""
+        if self.final is None:
+            for future in self._asked:
+                future.cancel()
+            self._asked.clear()
+            self.final = self.report()
+            self._judges.forget(self.session.stream)
+            for observer in self._observers:
+                logged(observer.stream_closed, self.final)
+        return self.final
+
+    def report(self) -> StreamReport:
+        return self.final or self.session.report(
+            closed_after=self.closed_after, source_failed=self.source_error is not None
+        )
+
+    def source_closed(self) -> None:
+        """Note the time, where an abort was the reason."""
+        if self.session.aborted_at is not None and self.closed_after is None:
+            self.closed_after = time.monotonic() - self.session.aborted_at
+
+    def finish_in_background(self) -> None:
+        """Judge the rest on the judge's loop. The caller must not touch the session any more."""
+        self.in_background = True
+        done, self._on_verdict = self._on_verdict, _nothing
+        self._judges.run(self._drain()).add_done_callback(lambda _: done())
+
+    async def _drain(self) -> None:
+        while self.session.judging:
+            self.advance()
+            if self._asked:
+                waiting = [asyncio.wrap_future(future) for future in self._asked]
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(0)
+        self.finish()
+
+    def _ask(self, window: Window) -> None:
+        future = self._judges.ask(window)
+        self._asked[future] = window
+        future.add_done_callback(lambda _: self._on_verdict())
+
+    def _settle(self, window: Window, outcome: Verdict | JudgeError, at: float) -> None:
+        if isinstance(outcome, JudgeError):
+            self.session.failed(window, outcome, at)
+        else:
+            self.session.judged(window, outcome, at)
+        for record in self.session.records[self._told :]:
+            self._told += 1
+            for observer in self._observers:
+                logged(observer.window_judged, record)
+
+
+def _nothing() -> None:
+    pass

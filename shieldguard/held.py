@@ -1,0 +1,199 @@
+"""What a session holds back, and when it may leave.
+
+One queue, in the order of the source, of which only the head may leave. Text is held until its lane is
+cleared that far; answers and tool calls also until the reasoning that came before them is.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from shieldguard.events import (
+    Answer,
+    Channel,
+    End,
+    Opaque,
+    Passthrough,
+    Reasoning,
+    Redacted,
+    ReleasedEvent,
+    ToolCall,
+    cut,
+)
+from shieldguard.lanes import Lane
+from shieldguard.policy import Policy, Release
+
+
+@dataclass(slots=True, eq=False)
+class Choice:
+    """One completion of the response: its lanes, and what holds for all of them."""
+
+    lanes: dict[tuple[Channel, int], Lane] = field(default_factory=dict)
+    active: Lane | None = None
+    calls: "_Calls | None" = None  # while its tool calls are coming
+    strict: bool = False  # judge its answers and tool calls whatever the policy says
+    redacted: bool = False
+
+    def uncleared_reasoning(self) -> tuple[tuple[Lane, int], ...]:
+        """The lanes of reasoning that are not cleared yet, and how far they go."""
+        return tuple(
+            (lane, lane.seen)
+            for lane in self.lanes.values()
+            if lane.channel is Channel.REASONING and lane.cleared < lane.seen
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Other:
+    """An event without text to judge."""
+
+    event: Opaque | Passthrough | End
+    size: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class _Text:
+    event: Reasoning | Answer
+    lane: Lane
+    end: int  # offset in the lane
+    gate: tuple[tuple[Lane, int], ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.event.text) + 1
+
+
+@dataclass(slots=True, eq=False)
+class _Calls:
+    """The tool calls of one turn of a choice, with what came in between. They leave together."""
+
+    choice: Choice
+    gate: tuple[tuple[Lane, int], ...]
+    events: list[ToolCall | Passthrough | Opaque] = field(default_factory=list)
+    ends: dict[Lane, int] = field(default_factory=dict)  # how far the calls go in their lanes
+    complete: bool = False
+    size: int = 0
+
+    def add(self, event: ToolCall | Passthrough | Opaque) -> int:
+        size = 1 + (len(event.text) if isinstance(event, ToolCall) else 0)
+        self.events.append(event)
+        self.size += size
+        return size
+
+
+class HeldEvents:
+    """The queue. `size` is what it holds: characters, and one more for each event."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.size = 0
+        self._policy = policy
+        self._queue: deque[_Other | _Text | _Calls] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def clear(self) -> None:
+        self._queue.clear()
+        self.size = 0
+
+    def hold_text(self, event: Reasoning | Answer, lane: Lane, choice: Choice) -> None:
+        gate = () if lane.channel is Channel.REASONING else choice.uncleared_reasoning()
+        self._hold(_Text(event, lane, lane.seen, gate))
+
+    def hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
+        if choice.calls is None:
+            choice.calls = _Calls(choice, choice.uncleared_reasoning())
+            self._hold(choice.calls)
+        choice.calls.ends[lane] = lane.seen
+        self.size += choice.calls.add(event)
+
+    def hold_other(self, event: Opaque | Passthrough | End, choice: Choice | None) -> None:
+        """Hold an event in its turn; where its choice's tool calls are coming, among them."""
+        if choice is not None and choice.calls is not None and not isinstance(event, End):
+            self.size += choice.calls.add(event)
+        else:
+            self._hold(_Other(event))
+
+    def release(self, lanes: Iterable[Lane], now: float) -> list[ReleasedEvent]:
+        """What the head of the queue gives; empty where it has to wait. `lanes`: all of the stream's."""
+        while self._queue:
+            head = self._queue[0]
+            if isinstance(head, _Other):
+                self._drop_head()
+                return [head.event]
+            if any(lane.cleared < seen for lane, seen in head.gate):
+                return []
+            if isinstance(head, _Calls):
+                return self._release_calls(head, now)
+            limit = self._limit(head, lanes)
+            if limit <= head.lane.out and limit < head.end:
+                return []
+            if event := self._release_text(head, limit, now):
+                return [event]
+        return []
+
+    def _limit(self, head: _Text, lanes: Iterable[Lane]) -> int:
+        """How far the head's text may leave: an offset in its lane, the head's end at most."""
+        lane = head.lane
+        limit = head.end
+        if lane.is_judged:
+            limit = min(limit, lane.cleared + self._allowance(lane, lanes))
+        if lane.redacted_from is not None and lane.out < lane.redacted_from:
+            limit = min(limit, lane.redacted_from)
+        return limit
+
+    def _allowance(self, lane: Lane, lanes: Iterable[Lane]) -> int:
+        """How many characters past `lane.cleared` may be out."""
+        if self._policy.release is not Release.LAG:
+            return 0
+        ahead = sum(
+            max(0, other.out - other.cleared) for other in lanes if other is not lane and other.is_judged
+        )
+        return max(0, self._policy.max_unjudged - ahead)
+
+    def _release_text(self, head: _Text, limit: int, now: float) -> ReleasedEvent | None:
+        """Let the head's text out, or leave it out, up to `limit`."""
+        lane, event = head.lane, head.event
+        if limit == head.end:
+            self._drop_head()
+        else:
+            event, head.event = cut(event, limit - lane.out)
+            self.size -= len(event.text)
+        dropped = lane.redacted_from is not None and lane.out >= lane.redacted_from
+        lane.move_out(limit, released=not dropped, now=now)
+        if not dropped:
+            return event
+        if lane.notified:
+            return None
+        lane.notified = True
+        return Redacted(
+            self._policy.notice, lane.channel, choice=lane.choice, block=lane.block, origin=event.origin
+        )
+
+    def _release_calls(self, head: _Calls, now: float) -> list[ReleasedEvent]:
+        if not head.complete:
+            return []
+        if any(lane.is_judged and lane.cleared < end for lane, end in head.ends.items()):
+            return []
+        self._drop_head()
+        refused = head.choice.redacted or any(lane.redacted_from is not None for lane in head.ends)
+        for lane, end in head.ends.items():
+            lane.move_out(end, released=not refused, now=now)
+        if not refused:
+            return list(head.events)
+        first, *_ = (event for event in head.events if isinstance(event, ToolCall))
+        notice = Redacted(
+            self._policy.notice,
+            Channel.TOOL_CALL,
+            choice=first.choice,
+            block=first.block,
+            origin=first.origin,
+        )
+        return [notice, *(event for event in head.events if not isinstance(event, ToolCall))]
+
+    def _drop_head(self) -> None:
+        self.size -= self._queue.popleft().size
+
+    def _hold(self, held: _Other | _Text | _Calls) -> None:
+        self._queue.append(held)
+        self.size += held.size

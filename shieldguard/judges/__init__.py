@@ -1,0 +1,5 @@
+"""Judges: one module or folder each."""
+
+from shieldguard.judges.protocol import InstantJudge, Judge
+
+__all__ = ["InstantJudge", "Judge"]

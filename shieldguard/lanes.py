@@ -1,0 +1,147 @@
+"""One growing text of a stream: what was seen of it, cut, judged, cleared and let out.
+
+Offsets are characters from the text's beginning and only grow:
+`submitted <= cut <= seen`, `cleared <= judged <= submitted`, and `out <= cleared` where text is held.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from shieldguard.events import Channel
+from shieldguard.observers import CutBy
+from shieldguard.policy import Rule
+from shieldguard.windows import Window, Windower
+
+
+@dataclass(slots=True)
+class Submission:
+    """A window that a judge has, and what the report will say of it."""
+
+    window: Window
+    at: float
+    cut_by: CutBy
+    joined: int
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """The text of one block on one channel of one choice. `rule` is None where the policy has none for it;
+    it may be judged nevertheless."""
+
+    channel: Channel
+    choice: int
+    block: int
+    rule: Rule | None
+    is_judged: bool
+    head: str = ""  # up to the last cut
+    pending: str = ""  # behind it; bounded by the windower
+    pending_since: float = 0.0
+    cuts: deque[tuple[int, CutBy]] = field(default_factory=deque)  # ends of windows not yet submitted
+    submission: Submission | None = None
+    slow_judge: bool = False
+    submitted: int = 0
+    judged: int = 0
+    cleared: int = 0
+    out: int = 0
+    redacted_from: int | None = None
+    notified: bool = False
+    closed: bool = False
+    recent: deque[bool] = field(default_factory=deque)  # did the last windows call for an abort?
+    doubtful: deque[tuple[int, bool]] = field(default_factory=deque)  # judged, not yet cleared
+    judged_characters: int = 0
+    released: int = 0
+    redacted: int = 0
+    exposed: int = 0
+    first_seen: float | None = None
+    first_out: float | None = None
+
+    @property
+    def cut(self) -> int:
+        return len(self.head)
+
+    @property
+    def seen(self) -> int:
+        return len(self.head) + len(self.pending)
+
+    def add(self, text: str, windower: Windower, now: float) -> None:
+        if not self.pending:
+            self.pending_since = now
+        if self.first_seen is None:
+            self.first_seen = now
+        self.closed = False
+        pending = self.pending + text
+        start = 0
+        while end := windower.cut(pending, start):
+            self.cuts.append((len(self.head) + end, CutBy.TEXT))
+            start = end
+        if start:
+            self.head += pending[:start]
+            pending = pending[start:]
+            self.pending_since = now
+        self.pending = pending
+
+    def cut_tail(self, by: CutBy) -> None:
+        """Make a window of what is pending, however short."""
+        if self.pending:
+            self.head += self.pending
+            self.pending = ""
+            self.cuts.append((len(self.head), by))
+
+    def submit(self, query: str, stream: str, deadline: float, now: float) -> Window:
+        """The next window for a judge; all that wait, as one, where the judge is slow."""
+        joined = len(self.cuts) if self.slow_judge else 1
+        for _ in range(joined):
+            end, cut_by = self.cuts.popleft()
+        window = Window(
+            query=query,
+            text=self.head[:end],
+            start=self.submitted,
+            channel=self.channel,
+            choice=self.choice,
+            block=self.block,
+            stream=stream,
+            deadline=deadline,
+        )
+        self.submission = Submission(window, now, cut_by, joined)
+        self.submitted = end
+        return window
+
+    def skip(self) -> None:
+        """Give up on the windows that wait: they stay unjudged."""
+        self.submitted = self.cuts[-1][0]
+        self.cuts.clear()
+
+    def start_judging(self) -> None:
+        """Judge a lane from here on, if it was not judged so far."""
+        if self.is_judged:
+            return
+        self.is_judged = True
+        self.submitted = self.judged = self.cleared = self.out
+        while self.cuts and self.cuts[0][0] <= self.out:
+            self.cuts.popleft()
+
+    def settle(self, end: int, hit: bool, within: int) -> None:
+        """Take in a judgement that does not abort. A hit stays in doubt, and with it all behind it,
+        until the `within - 1` windows that follow have been judged."""
+        self.judged = end
+        self.doubtful.append((end, hit))
+        while self.doubtful and (not self.doubtful[0][1] or len(self.doubtful) >= within):
+            self.cleared = self.doubtful.popleft()[0]
+        self.resolve()
+
+    def resolve(self) -> None:
+        """Clear what is in doubt once no window can follow that would confirm it."""
+        if self.closed and self.judged == self.seen:
+            self.doubtful.clear()
+            self.cleared = self.judged
+
+    def move_out(self, end: int, *, released: bool, now: float) -> None:
+        """Account for the characters up to `end` leaving, or being left out."""
+        if released:
+            if self.first_out is None:
+                self.first_out = now
+            self.released += end - self.out
+            self.exposed += max(0, end - max(self.out, self.judged))
+        else:
+            self.redacted += end - self.out
+        self.out = end

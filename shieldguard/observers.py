@@ -1,0 +1,114 @@
+"""What a guard tells those who listen, and the account it gives of each stream."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from shieldguard.errors import JudgeError, RiskDetected
+from shieldguard.events import Aborted, Channel, OpaqueKind
+from shieldguard.policy import Action
+from shieldguard.verdicts import RiskLevel, Verdict
+
+
+class CutBy(StrEnum):
+    """Why a window ended where it did."""
+
+    TEXT = "text"  # the windower named the cut
+    TAIL = "tail"  # the text ended, or gave way to another channel
+    CLOCK = "clock"  # `max_wait` was over
+    BOUND = "bound"  # the guard held as much as it may
+
+
+class Ended(StrEnum):
+    """How a guarded stream ended."""
+
+    COMPLETE = "complete"
+    ABORTED = "aborted"
+    CLIENT_LEFT = "client_left"  # closed before its end; what had arrived was judged
+    ABANDONED = "abandoned"  # garbage-collected unclosed; its tail is unjudged
+    SOURCE_FAILED = "source_failed"  # the source raised; what had arrived was judged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowJudged:
+    """One window's outcome. `start` and `end` are character offsets in its channel's text; `latency` is
+    in seconds from submission to verdict. Exactly one of `verdict` and `error` is set."""
+
+    stream: str
+    channel: Channel
+    choice: int
+    block: int
+    start: int
+    end: int
+    action: Action
+    latency: float
+    cut_by: CutBy
+    joined: int = 1
+    verdict: Verdict | None = None
+    error: JudgeError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Characters of one channel. `exposed` are those that left before, or without, a verdict;
+    `withheld` never left. seen = released + redacted + withheld. `added` is the time in seconds
+    between the arrival of the first character and its release, None where none was released."""
+
+    seen: int = 0
+    judged: int = 0
+    released: int = 0
+    redacted: int = 0
+    withheld: int = 0
+    exposed: int = 0
+    added: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReport:
+    """The account of one stream. `unobservable` names the kinds of reasoning that could not be read:
+    where it is not empty, a report without risk does not mean a clean thought.
+    `closed_after` is the time in seconds from the aborting verdict to the source being closed."""
+
+    stream: str
+    query: str = field(repr=False)
+    ended: Ended
+    aborted: Aborted | None
+    windows: Sequence[WindowJudged]
+    reasoning: Tally
+    answer: Tally
+    tool_call: Tally
+    unobservable: frozenset[OpaqueKind]
+    closed_after: float | None
+
+    @property
+    def level(self) -> RiskLevel | None:
+        """The highest level any window was given; None where none was judged."""
+        levels = [window.verdict.level for window in self.windows if window.verdict]
+        return max(levels, default=None)
+
+    @property
+    def failures(self) -> int:
+        """How many windows a judge had no verdict for."""
+        return sum(window.error is not None for window in self.windows)
+
+    def raise_for_risk(self) -> None:
+        """Raise `RiskDetected` if the stream was aborted for its risk, or the error it was aborted for."""
+        if self.aborted is None:
+            return
+        if self.aborted.error is not None:
+            raise self.aborted.error
+        raise RiskDetected(
+            f"stream {self.stream!r} was aborted on its {self.aborted.channel or 'reasoning'} "
+            f"(cause {self.aborted.cause.value!r}, verdict {self.aborted.verdict!r}); "
+            "its text must not be used"
+        )
+
+
+class Observer(Protocol):
+    """Hears what happened. Called where the stream is read, so it must not block; what it raises is
+    logged and changes nothing."""
+
+    def window_judged(self, event: WindowJudged) -> None: ...
+
+    def stream_closed(self, report: StreamReport) -> None: ...

@@ -1,0 +1,480 @@
+"""The state machine of one guarded stream. It does no I/O, reads no clock and never waits.
+
+Its driver feeds it (`receive`, `finish`), hands the windows it names to a judge (`windows`), tells it
+what came back (`judged`, `failed`) and passes on what it gives out (`take`). `now` is any clock in
+seconds that never runs backwards.
+
+The rules:
+
+*   What came first leaves first. Events wait in one queue, in the order of the source, and only its
+    head may leave. So an answer never overtakes the reasoning before it, nor one choice another.
+*   Text belongs to a lane: one block, on one channel, of one choice. A lane is cut into windows as it
+    grows; its tail is cut when its choice turns to another lane, ends, or waits longer than `max_wait`.
+    Each lane has at most one window at the judge.
+*   Text leaves when its lane is cleared that far: judged, and found fit to leave. In mode `lag` up to
+    `max_unjudged` characters leave before; in mode `shadow` everything leaves as it comes.
+*   Answers and tool calls also wait until all reasoning that came before them is cleared, in mode
+    `lag` too. The tool calls of one turn leave together, complete and cleared.
+*   A redaction begins at its window and lasts: the rest of that text and all later reasoning of its
+    choice are left out, its tool calls are refused, and its answers must be judged safe.
+*   An abort drops all that is held, of all choices. `Aborted` is the last event.
+"""
+
+import secrets
+from collections import deque
+from collections.abc import Iterator
+
+from shieldguard.errors import BoundExceeded, JudgeError, SourceError
+from shieldguard.events import (
+    AbortCause,
+    Aborted,
+    Answer,
+    Channel,
+    End,
+    Opaque,
+    OpaqueKind,
+    Passthrough,
+    Reasoning,
+    Relabel,
+    ReleasedEvent,
+    SourceEvent,
+    TextEvent,
+    ToolCall,
+)
+from shieldguard.held import Choice, HeldEvents
+from shieldguard.lanes import Lane
+from shieldguard.observers import CutBy, Ended, StreamReport, Tally, WindowJudged
+from shieldguard.policy import Action, OpaqueReasoning, Policy, Release
+from shieldguard.verdicts import RiskLevel, Verdict
+from shieldguard.windows import SentenceWindower, Window, Windower
+
+
+class GuardSession:
+    """Holds events, cuts windows, takes verdicts in, gives released events out.
+
+    `redactable=False`: the protocol cannot carry a notice (strict JSON), so a redaction aborts.
+    """
+
+    def __init__(
+        self,
+        query: str = "",
+        *,
+        policy: Policy | None = None,
+        windower: Windower | None = None,
+        redactable: bool = True,
+        stream: str | None = None,
+    ) -> None:
+        self.query = query
+        self.policy = policy or Policy()
+        self.windower = windower or SentenceWindower()
+        self.stream = stream or secrets.token_hex(8)
+        self.records: list[WindowJudged] = []
+        self.aborted: Aborted | None = None
+        self.aborted_at: float | None = None
+        self._redactable = redactable
+        self._shadow = self.policy.release is Release.SHADOW
+        self._choices: dict[int, Choice] = {}
+        self._given: deque[ReleasedEvent] = deque()  # free to leave, whatever the queue holds
+        self._held = HeldEvents(self.policy)
+        self._at_judge: dict[int, Lane] = {}  # by id() of the window, which its submission keeps alive
+        self._cuts_changed = False
+        self._finished = False
+        self._left: Ended | None = None  # set once nobody takes events any more
+        self._unobservable: set[OpaqueKind] = set()
+
+    # -- what the driver asks ------------------------------------------------------------------
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether to read on from the source; False past the bound (backpressure) and at the end."""
+        return not self._finished and self.aborted is None and self._held.size < self.policy.max_held
+
+    @property
+    def finished(self) -> bool:
+        """Whether the source has ended, or nobody reads any more."""
+        return self._finished
+
+    @property
+    def judging(self) -> bool:
+        """Whether a verdict is still to come, for a window submitted or waiting."""
+        return bool(self._at_judge) or any(lane.cuts and lane.is_judged for lane in self._lanes())
+
+    @property
+    def closed(self) -> bool:
+        """Whether all is done: nothing to read, to judge or to take."""
+        if self._given:
+            return False
+        if self.aborted is not None:
+            return True
+        return self._finished and not self._held and not self.judging
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call `tick`, on the driver's clock; None where nothing waits for the clock."""
+        if self.policy.max_wait is None or self._shadow or self.aborted is not None:
+            return None
+        waiting = [lane.pending_since for lane in self._lanes() if lane.pending and lane.is_judged]
+        return min(waiting) + self.policy.max_wait if waiting else None
+
+    # -- what comes in -------------------------------------------------------------------------
+
+    def receive(self, event: SourceEvent, now: float) -> None:
+        """Take in the source's next event."""
+        if self._finished or self.aborted is not None:
+            return
+        self.tick(now)
+        if self._shadow and not isinstance(event, Relabel):
+            self._given.append(event)
+        match event:
+            case Reasoning() | Answer() | ToolCall():
+                self._receive_text(event, now)
+            case Relabel():
+                self._relabel(event.choice)
+            case _:
+                self._receive_other(event, now)
+
+    def finish(self, now: float) -> None:
+        """The source has ended: cut what is pending."""
+        if not self._finished and self.aborted is None:
+            self._finished = True
+            for choice in self._choices.values():
+                self._turn(choice, None)
+
+    def leave(self, now: float) -> None:
+        """The consumer has gone: nothing leaves any more, but what came is still to be judged."""
+        self.finish(now)
+        self._discard(Ended.CLIENT_LEFT)
+
+    def abandon(self) -> None:
+        """Nobody drives this session any more: what is not judged stays so."""
+        self._finished = True
+        self._discard(Ended.ABANDONED)
+        self._forget_windows()
+
+    def tick(self, now: float) -> None:
+        """Cut what has waited for `max_wait`."""
+        deadline = self.deadline
+        if deadline is None or now < deadline:
+            return
+        assert self.policy.max_wait is not None
+        for lane in self._lanes():
+            if lane.pending and lane.pending_since + self.policy.max_wait <= now:
+                self._cut_tail(lane, CutBy.CLOCK)
+
+    def fail(self, error: SourceError, now: float) -> None:
+        """The source gave something that cannot be guarded: abort (in mode `shadow`, do nothing)."""
+        if self.aborted is None and not self._finished and not self._shadow:
+            self._abort(AbortCause.SOURCE, now, error=error)
+
+    def judged(self, window: Window, verdict: Verdict, now: float) -> None:
+        """A judge has answered."""
+        lane = self._lane_of(window)
+        if lane is None:
+            return
+        action = self._action(lane, verdict)
+        self._record(lane, action, now, verdict=verdict)
+        lane.judged_characters += window.end - window.start
+        if self._shadow:
+            lane.judged = lane.cleared = window.end
+            return
+        hit = action is Action.ABORT
+        lane.recent.append(hit)
+        if len(lane.recent) > self.policy.abort_within:
+            lane.recent.popleft()
+        if hit and sum(lane.recent) >= self.policy.abort_hits:
+            self._abort(AbortCause.RISK, now, lane=lane, verdict=verdict)
+            return
+        if action is Action.REDACT:
+            self._redact(lane, window.start)
+        lane.settle(window.end, hit, self.policy.abort_within)
+
+    def failed(self, window: Window, error: JudgeError, now: float) -> None:
+        """A judge had no verdict."""
+        lane = self._lane_of(window)
+        if lane is None:
+            return
+        self._record(lane, self.policy.on_failure, now, error=error)
+        if self._shadow:
+            lane.judged = lane.cleared = window.end
+        elif self.policy.on_failure is Action.ABORT:
+            self._abort(AbortCause.JUDGE_FAILURE, now, lane=lane, error=error)
+        else:
+            lane.exposed += max(0, window.end - max(window.start, lane.out))
+            lane.settle(window.end, False, self.policy.abort_within)
+
+    # -- what goes out -------------------------------------------------------------------------
+
+    def windows(self, now: float) -> list[Window]:
+        """The windows to be judged now, each named once."""
+        if not self._cuts_changed or self.aborted is not None:
+            return []
+        self._cuts_changed = False
+        ready = []
+        for lane in self._lanes():
+            if lane.submission is None and lane.cuts and lane.is_judged:
+                window = lane.submit(self.query, self.stream, now + self.policy.judge_timeout, now)
+                self._at_judge[id(window)] = lane
+                ready.append(window)
+        return ready
+
+    def take(self, now: float, limit: int | None = None) -> list[ReleasedEvent]:
+        """The events that may leave now, in order; about `limit` of them (tool calls are not parted)."""
+        taken: list[ReleasedEvent] = []
+        while limit is None or len(taken) < limit:
+            if self._given:
+                taken.append(self._given.popleft())
+            elif released := self._held.release(self._lanes(), now):
+                taken += released
+            else:
+                break
+        if not taken and self._held.size >= self.policy.max_held and not self.judging:
+            self._relieve(now)
+        return taken
+
+    def report(self, *, closed_after: float | None = None, source_failed: bool = False) -> StreamReport:
+        """The account of the stream so far."""
+        if self.aborted is not None:
+            ended = Ended.ABORTED
+        elif source_failed:
+            ended = Ended.SOURCE_FAILED
+        elif self._left is not None:
+            ended = self._left
+        else:
+            ended = Ended.COMPLETE
+        return StreamReport(
+            stream=self.stream,
+            query=self.query,
+            ended=ended,
+            aborted=self.aborted,
+            windows=tuple(self.records),
+            reasoning=self._tally(Channel.REASONING),
+            answer=self._tally(Channel.ANSWER),
+            tool_call=self._tally(Channel.TOOL_CALL),
+            unobservable=frozenset(self._unobservable),
+            closed_after=closed_after,
+        )
+
+    # -- lanes and choices ---------------------------------------------------------------------
+
+    def _lanes(self) -> Iterator[Lane]:
+        for choice in self._choices.values():
+            yield from choice.lanes.values()
+
+    def _choice(self, index: int) -> Choice:
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = Choice()
+        return choice
+
+    def _lane(self, choice: Choice, event: TextEvent) -> Lane:
+        channel = _CHANNELS[type(event)]
+        lane = choice.lanes.get((channel, event.block))
+        if lane is None:
+            rule = self.policy.rule(channel)
+            if isinstance(event, Answer) and event.tentative:
+                rule = rule or self.policy.reasoning
+            lane = Lane(channel, event.choice, event.block, rule, rule is not None or choice.strict)
+            if choice.redacted and channel is Channel.REASONING:
+                lane.redacted_from = 0
+            choice.lanes[channel, event.block] = lane
+        return lane
+
+    def _turn(self, choice: Choice, to: Lane | None) -> None:
+        """The choice goes on in another lane, or ends."""
+        if choice.active is not None and choice.active is not to:
+            self._cut_tail(choice.active, CutBy.TAIL)
+            choice.active.closed = True
+            choice.active.resolve()
+        if choice.calls is not None and (to is None or to.channel is not Channel.TOOL_CALL):
+            choice.calls.complete = True
+            choice.calls = None
+        choice.active = to
+
+    def _cut_tail(self, lane: Lane, by: CutBy) -> None:
+        lane.cut_tail(by)
+        self._cuts_changed = True
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def _receive_text(self, event: TextEvent, now: float) -> None:
+        choice = self._choice(event.choice)
+        lane = self._lane(choice, event)
+        if choice.active is not lane:
+            self._turn(choice, lane)
+        lane.add(event.text, self.windower, now)
+        if lane.cuts:
+            self._cuts_changed = True
+        if self._shadow:
+            lane.move_out(lane.seen, released=True, now=now)
+            if lane.cut - lane.submitted > self.policy.max_held:
+                lane.skip()
+        elif isinstance(event, ToolCall):
+            self._held.hold_call(event, lane, choice)
+        else:
+            self._held.hold_text(event, lane, choice)
+
+    def _receive_other(self, event: Opaque | Passthrough | End, now: float) -> None:
+        choice = None if event.choice is None else self._choice(event.choice)
+        if choice is not None and isinstance(event, End):
+            self._turn(choice, None)
+        elif choice is not None and isinstance(event, Opaque):
+            self._unobservable.add(event.kind)
+            if self.policy.on_opaque is OpaqueReasoning.ABORT and not self._shadow:
+                self._abort(AbortCause.OPAQUE, now, choice=event.choice)
+                return
+            if self.policy.on_opaque is OpaqueReasoning.JUDGE_ANSWER:
+                self._be_strict(choice)
+        if not self._shadow:
+            self._held.hold_other(event, choice)
+
+    def _relabel(self, index: int) -> None:
+        choice = self._choice(index)
+        lane = choice.active
+        if lane is None or lane.channel is not Channel.ANSWER:
+            return
+        self._turn(choice, None)
+        del choice.lanes[Channel.ANSWER, lane.block]
+        lane.channel = Channel.REASONING
+        key = (Channel.REASONING, lane.block)
+        if key in choice.lanes:
+            key = (Channel.REASONING, -1 - len(choice.lanes))
+        choice.lanes[key] = lane
+
+    # -- verdicts ------------------------------------------------------------------------------
+
+    def _lane_of(self, window: Window) -> Lane | None:
+        """The lane a verdict is for; None where the stream no longer waits for it."""
+        return self._at_judge.pop(id(window), None)
+
+    def _action(self, lane: Lane, verdict: Verdict) -> Action:
+        action = (lane.rule or self.policy.reasoning).action(verdict.level)
+        must_be_safe = lane.channel is Channel.ANSWER and self._choices[lane.choice].redacted
+        if must_be_safe and action is not Action.ABORT and verdict.level is not RiskLevel.SAFE:
+            action = Action.REDACT
+        if action is Action.REDACT and not self._redactable:
+            return Action.ABORT
+        return action
+
+    def _record(
+        self,
+        lane: Lane,
+        action: Action,
+        now: float,
+        *,
+        verdict: Verdict | None = None,
+        error: JudgeError | None = None,
+    ) -> None:
+        submission = lane.submission
+        assert submission is not None
+        lane.submission = None
+        latency = now - submission.at
+        lane.slow_judge = latency > self.policy.join_after
+        self._cuts_changed = True
+        self.records.append(
+            WindowJudged(
+                stream=self.stream,
+                channel=lane.channel,
+                choice=lane.choice,
+                block=lane.block,
+                start=submission.window.start,
+                end=submission.window.end,
+                action=action,
+                latency=latency,
+                cut_by=submission.cut_by,
+                joined=submission.joined,
+                verdict=verdict,
+                error=error,
+            )
+        )
+
+    def _redact(self, lane: Lane, start: int) -> None:
+        choice = self._choices[lane.choice]
+        choice.redacted = True
+        self._be_strict(choice)
+        if lane.redacted_from is None:
+            lane.redacted_from = max(start, lane.out)
+        later = False
+        for other in choice.lanes.values():
+            if other.channel is Channel.REASONING and other.redacted_from is None:
+                other.redacted_from = other.out if later else other.seen
+            later = later or other is lane
+
+    def _be_strict(self, choice: Choice) -> None:
+        if choice.strict:
+            return
+        choice.strict = True
+        self._cuts_changed = True
+        for lane in choice.lanes.values():
+            lane.start_judging()
+
+    # -- ending --------------------------------------------------------------------------------
+
+    def _relieve(self, now: float) -> None:
+        """The bound is reached and no verdict is to come: cut what can be cut, or give up."""
+        for lane in self._lanes():
+            if lane.pending and lane.is_judged:
+                self._cut_tail(lane, CutBy.BOUND)
+        if not self.judging:
+            error = BoundExceeded(
+                f"{self._held.size} characters are held that may not be cut (a tool call?), "
+                f"over max_held={self.policy.max_held!r}; raise max_held to let more through"
+            )
+            self._abort(AbortCause.BOUND, now, error=error)
+
+    def _abort(
+        self,
+        cause: AbortCause,
+        now: float,
+        *,
+        lane: Lane | None = None,
+        choice: int = 0,
+        verdict: Verdict | None = None,
+        error: JudgeError | SourceError | None = None,
+    ) -> None:
+        self.aborted = Aborted(
+            cause=cause,
+            notice=self.policy.notice if cause is AbortCause.RISK else self.policy.failure_notice,
+            choice=lane.choice if lane else choice,
+            channel=lane.channel if lane else None,
+            verdict=verdict,
+            error=error,
+        )
+        self.aborted_at = now
+        self._held.clear()
+        self._forget_windows()
+        if self._left is None:
+            self._given.append(self.aborted)
+
+    def _discard(self, ended: Ended) -> None:
+        self._left = ended
+        self._held.clear()
+        self._given.clear()
+
+    def _forget_windows(self) -> None:
+        self._at_judge.clear()
+        for lane in self._lanes():
+            lane.cuts.clear()
+
+    def _tally(self, channel: Channel) -> Tally:
+        lanes = [lane for lane in self._lanes() if lane.channel is channel]
+        seen = sum(lane.seen for lane in lanes)
+        released = sum(lane.released for lane in lanes)
+        redacted = sum(lane.redacted for lane in lanes)
+        arrivals = [lane.first_seen for lane in lanes if lane.first_seen is not None]
+        releases = [lane.first_out for lane in lanes if lane.first_out is not None]
+        return Tally(
+            seen=seen,
+            judged=sum(lane.judged_characters for lane in lanes),
+            released=released,
+            redacted=redacted,
+            withheld=seen - released - redacted,
+            exposed=sum(lane.exposed for lane in lanes),
+            added=min(releases) - min(arrivals) if releases else None,
+        )
+
+
+_CHANNELS = {
+    Reasoning: Channel.REASONING,
+    Answer: Channel.ANSWER,
+    ToolCall: Channel.TOOL_CALL,
+}

@@ -1,0 +1,68 @@
+"""What a judge answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from types import MappingProxyType
+
+from shieldguard.errors import UnparsedVerdict
+
+
+class RiskLevel(float, Enum):
+    """ReasoningShield's three levels (the model card's labels)."""
+
+    SAFE = 0.0
+    POTENTIAL = 0.5
+    HARMFUL = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.value:g}"
+
+
+class RiskCategory(StrEnum):
+    """The model card's risk categories."""
+
+    VIOLENCE = "Violence & Physical Harm"
+    HATE = "Hate & Toxicity"
+    DECEPTION = "Deception & Misinformation"
+    RIGHTS = "Rights-Related Risks"
+    SEXUAL = "Sexual Content & Exploitation"
+    CHILD = "Child-Related Harm"
+    CYBERSECURITY = "Cybersecurity & Malware Threats"
+    PROHIBITED = "Prohibited Items"
+    ECONOMIC = "Economic Harm"
+    POLITICAL = "Political Risks"
+    SAFE = "Safe"
+    OTHER = "Other Risks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One judgement of one window.
+
+    `level` is the judge's own decision: thresholds on probabilities belong to the judge.
+    `probabilities`, where the judge has them, map each level to a number in [0, 1] and sum to 1.
+    Raises `UnparsedVerdict` for a level that is none of 0, 0.5 and 1.
+    """
+
+    level: RiskLevel
+    judge: str = ""
+    probabilities: Mapping[RiskLevel, float] | None = None
+    category: RiskCategory | None = None
+    analysis: str = ""
+    confirmed: bool = True
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "level", RiskLevel(self.level))
+        except ValueError:
+            raise UnparsedVerdict(f"a level must be 0, 0.5 or 1, not {self.level!r}") from None
+        if self.probabilities is not None:
+            object.__setattr__(self, "probabilities", MappingProxyType(dict(self.probabilities)))
+
+    @property
+    def risk(self) -> float | None:
+        """The expected level, P(0.5)/2 + P(1), in [0, 1]; None where there are no probabilities."""
+        if self.probabilities is None:
+            return None
+        return sum(level.value * p for level, p in self.probabilities.items())
