@@ -34,12 +34,12 @@ class Choice:
     strict: bool = False  # judge its answers and tool calls whatever the policy says
     redacted: bool = False
 
-    def uncleared_reasoning(self) -> tuple[tuple[Lane, int], ...]:
-        """The lanes of reasoning that are not cleared yet, and how far they go."""
+    def uncleared(self, channel: Channel | None = None) -> tuple[tuple[Lane, int], ...]:
+        """The lanes (of a channel, or all) that are judged and not cleared yet, and how far they go."""
         return tuple(
             (lane, lane.seen)
             for lane in self.lanes.values()
-            if lane.channel is Channel.REASONING and lane.cleared < lane.seen
+            if lane.is_judged and lane.cleared < lane.seen and channel in (None, lane.channel)
         )
 
 
@@ -48,6 +48,7 @@ class _Other:
     """An event without text to judge."""
 
     event: Opaque | Passthrough | End
+    gate: tuple[tuple[Lane, int], ...] = ()
     size: int = 1
 
 
@@ -97,12 +98,12 @@ class HeldEvents:
         self.size = 0
 
     def hold_text(self, event: Reasoning | Answer, lane: Lane, choice: Choice) -> None:
-        gate = () if lane.channel is Channel.REASONING else choice.uncleared_reasoning()
+        gate = () if lane.channel is Channel.REASONING else choice.uncleared(Channel.REASONING)
         self._hold(_Text(event, lane, lane.seen, gate))
 
     def hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
         if choice.calls is None:
-            choice.calls = _Calls(choice, choice.uncleared_reasoning())
+            choice.calls = _Calls(choice, choice.uncleared(Channel.REASONING))
             self._hold(choice.calls)
         choice.calls.ends[lane] = lane.seen
         self.size += choice.calls.add(event)
@@ -112,17 +113,19 @@ class HeldEvents:
         if choice is not None and choice.calls is not None and not isinstance(event, End):
             self.size += choice.calls.add(event)
         else:
-            self._hold(_Other(event))
+            # An end that has left can no longer be told from a refusal, so it waits for the last verdict.
+            gate = choice.uncleared() if choice is not None and isinstance(event, End) else ()
+            self._hold(_Other(event, gate))
 
     def release(self, lanes: Iterable[Lane], now: float) -> list[ReleasedEvent]:
         """What the head of the queue gives; empty where it has to wait. `lanes`: all of the stream's."""
         while self._queue:
             head = self._queue[0]
+            if any(lane.cleared < seen for lane, seen in head.gate):
+                return []
             if isinstance(head, _Other):
                 self._drop_head()
                 return [head.event]
-            if any(lane.cleared < seen for lane, seen in head.gate):
-                return []
             if isinstance(head, _Calls):
                 return self._release_calls(head, now)
             limit = self._limit(head, lanes)

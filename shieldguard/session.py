@@ -142,8 +142,10 @@ class GuardSession:
 
     def leave(self, now: float) -> None:
         """The consumer has gone: nothing leaves any more, but what came is still to be judged."""
+        all_ended = bool(self._choices) and all(choice.active is None for choice in self._choices.values())
+        everything_left = all_ended and not self._held
         self.finish(now)
-        self._discard(Ended.CLIENT_LEFT)
+        self._discard(Ended.COMPLETE if everything_left else Ended.CLIENT_LEFT)
 
     def abandon(self) -> None:
         """Nobody drives this session any more: what is not judged stays so."""

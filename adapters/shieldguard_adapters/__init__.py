@@ -1,0 +1,1 @@
+"""What ties shieldguard to the outside: wire formats, clients, the command."""

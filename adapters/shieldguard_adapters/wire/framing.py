@@ -1,0 +1,74 @@
+"""Server-sent events as frames that keep their bytes."""
+
+import re
+from dataclasses import dataclass
+
+from shieldguard import WireError
+
+MAX_FRAME = 1 << 20
+
+# Two line ends in a row. Each alternative is atomic, so that a CRLF is never read as two. A CR that ends a
+# frame may have its LF in the next chunk; it then begins the next frame, as an empty line that says nothing.
+_FRAME_END = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
+
+
+@dataclass(frozen=True, slots=True)
+class SseFrame:
+    """`raw` is the frame with the blank line that ends it. `data` is None for a comment, or nothing."""
+
+    raw: bytes
+    event: str
+    data: str | None
+
+
+class SseFramer:
+    """Cuts a byte stream into server-sent events (WHATWG HTML, 9.2.6), whatever the line ends and
+    wherever the chunks were cut. Raises `WireError` for a frame over `max_frame` bytes or not in UTF-8."""
+
+    def __init__(self, *, max_frame: int = MAX_FRAME) -> None:
+        self._max_frame = max_frame
+        self._buffer = b""
+        self._first = True
+
+    def feed(self, data: bytes) -> list[SseFrame]:
+        # The end may have begun in the last three bytes.
+        searched = max(0, len(self._buffer) - 3)
+        buffer = self._buffer + data
+        frames = []
+        begin = 0
+        for found in _FRAME_END.finditer(buffer, searched):
+            frames.append(self._frame(buffer[begin : found.end()]))
+            begin = found.end()
+        self._buffer = buffer[begin:]
+        if len(self._buffer) > self._max_frame:
+            raise WireError(
+                f"an event is over max_frame={self._max_frame!r} bytes; raise the limit to let it through"
+            )
+        return frames
+
+    def flush(self) -> list[SseFrame]:
+        """What came behind the last blank line. Some clients read it, so it counts as a frame."""
+        rest, self._buffer = self._buffer, b""
+        return [self._frame(rest)] if rest else []
+
+    def _frame(self, raw: bytes) -> SseFrame:
+        if len(raw) > self._max_frame:
+            raise WireError(
+                f"an event is over max_frame={self._max_frame!r} bytes; raise the limit to let it through"
+            )
+        event, lines = "", []
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as error:
+            raise WireError(f"an event is not in UTF-8 ({error}); its bytes were not passed on") from None
+        if self._first:
+            self._first = False
+            text = text.removeprefix("\ufeff")
+        for line in re.split(r"\r\n|\r|\n", text):
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "data":
+                lines.append(value)
+            elif name == "event":
+                event = value
+        return SseFrame(raw, event, "\n".join(lines) if lines else None)

@@ -1,0 +1,246 @@
+"""OpenAI chat completions, streaming (server-sent events) and whole (JSON), with the reasoning fields
+of those who speak the same format: DeepSeek, vLLM, SGLang, Groq, OpenRouter, LiteLLM, Mistral."""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from shieldguard import (
+    Aborted,
+    End,
+    Message,
+    QueryFrom,
+    Redacted,
+    ReleasedEvent,
+    SourceEvent,
+    Thinking,
+    WireError,
+    last_user_turn,
+)
+from shieldguard_adapters.wire.codec import Request, Termination
+from shieldguard_adapters.wire.framing import SseFrame, SseFramer
+from shieldguard_adapters.wire.openai_chat_parts import ChoiceReader, Frame, Piece, fragment
+
+_DONE = b"data: [DONE]\n\n"
+
+
+def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request:
+    """What there is to know of a chat completion request, from its JSON body."""
+    request = _json(body)
+    messages = request.get("messages") or []
+    if not isinstance(messages, list):
+        raise WireError(f"'messages' should be a list, not {type(messages).__name__!r}")
+    format_ = request.get("response_format") or {}
+    return Request(
+        query=query_from([_message(message) for message in messages]),
+        redactable=not isinstance(format_, dict) or format_.get("type", "text") == "text",
+    )
+
+
+class ChatStream:
+    """The codec of a streamed response."""
+
+    def __init__(
+        self,
+        *,
+        thinking: Thinking | str = Thinking.AUTO,
+        termination: Termination | str = Termination.REFUSAL,
+    ) -> None:
+        self._thinking = Thinking(thinking)
+        self._termination = Termination(termination)
+        self._framer = SseFramer()
+        self._readers: dict[int, ChoiceReader] = {}
+        self._writer = _ChoiceStates()
+        self._last: dict[str, Any] = {}
+
+    def decode(self, data: bytes) -> list[SourceEvent]:
+        return [event for frame in self._framer.feed(data) for event in self._read(frame)]
+
+    def flush(self) -> list[SourceEvent]:
+        events = [event for frame in self._framer.flush() for event in self._read(frame)]
+        for reader in self._readers.values():
+            events += reader.flush()
+        return events
+
+    def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
+        out = []
+        for frame, group in groupby(events, key=_frame_of):
+            released = list(group)
+            if frame is None:
+                out += [self._ending(event) for event in released if isinstance(event, Aborted)]
+            elif frame.is_whole(released) and not self._writer.rewrites(released):
+                self._writer.note(frame, released)
+                out.append(frame.raw)
+            else:
+                out.append(_sse(self._writer.fragment(frame, released, "delta")))
+        return b"".join(out)
+
+    def close(self) -> bytes:
+        return b""
+
+    def _read(self, sse: SseFrame) -> list[SourceEvent]:
+        if sse.data is None or sse.data.strip() in ("", "[DONE]"):
+            return Frame(sse.raw, {}).passthrough()
+        frame = Frame(sse.raw, _json(sse.data))
+        if frame.choices:
+            self._last = {k: v for k, v in frame.body.items() if k in ("id", "created", "model")}
+        return _read_choices(frame, self._readers, self._thinking, "delta")
+
+    def _ending(self, aborted: Aborted) -> bytes:
+        if self._termination is Termination.ERROR:
+            return _sse({"error": _error(aborted)})
+        head = {"id": "", "created": 0, "model": "", **self._last, "object": "chat.completion.chunk"}
+        reason = "stop" if self._termination is Termination.REFUSAL else "content_filter"
+        out = []
+        for index in sorted({0, *self._readers} - self._writer.finished):
+            delta = {"role": "assistant"} if index not in self._writer.begun else {}
+            delta |= _notice(aborted, self._termination)
+            for choice in ({"delta": delta, "finish_reason": None}, {"delta": {}, "finish_reason": reason}):
+                out.append(_sse({**head, "choices": [{"index": index, **choice}]}))
+        return b"".join([*out, _DONE])
+
+
+class ChatBody:
+    """The codec of a response in one piece. It is written when all of it has been released."""
+
+    def __init__(
+        self,
+        *,
+        thinking: Thinking | str = Thinking.AUTO,
+        termination: Termination | str = Termination.REFUSAL,
+        max_body: int = 1 << 26,
+    ) -> None:
+        self._thinking = Thinking(thinking)
+        self._termination = Termination(termination)
+        self._max_body = max_body
+        self._data = b""
+        self._frame: Frame | None = None
+        self._released: list[ReleasedEvent] = []
+
+    def decode(self, data: bytes) -> list[SourceEvent]:
+        self._data += data
+        if len(self._data) > self._max_body:
+            raise WireError(
+                f"the body is over max_body={self._max_body!r} bytes; raise the limit to let it through"
+            )
+        return []
+
+    def flush(self) -> list[SourceEvent]:
+        self._frame = Frame(self._data, _json(self._data))
+        readers: dict[int, ChoiceReader] = {}
+        events = _read_choices(self._frame, readers, self._thinking, "message")
+        for reader in readers.values():
+            events += reader.flush()
+        return events
+
+    def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
+        self._released += events
+        return b""
+
+    def close(self) -> bytes:
+        frame, released = self._frame, self._released
+        aborted = next((event for event in released if isinstance(event, Aborted)), None)
+        if aborted is not None:
+            return self._ending(frame, aborted)
+        writer = _ChoiceStates()
+        if frame is None:
+            return b""
+        if frame.is_whole(released) and not writer.rewrites(released):
+            return frame.raw
+        return json.dumps(writer.fragment(frame, released, "message")).encode()
+
+    def _ending(self, frame: Frame | None, aborted: Aborted) -> bytes:
+        if self._termination is Termination.ERROR:
+            return json.dumps({"error": _error(aborted)}).encode()
+        reason = "stop" if self._termination is Termination.REFUSAL else "content_filter"
+        body = {"id": "", "object": "chat.completion", "created": 0, "model": ""}
+        body |= {k: v for k, v in (frame.body if frame else {}).items() if k != "choices"}
+        indexes = [choice.get("index", 0) for choice in frame.choices] if frame else [0]
+        message = {"role": "assistant", "refusal": None, **_notice(aborted, self._termination)}
+        choices = [{"index": i, "message": message, "finish_reason": reason} for i in indexes]
+        return json.dumps({**body, "choices": choices}).encode()
+
+
+class _ChoiceStates:
+    """What the client has been sent of each choice."""
+
+    def __init__(self) -> None:
+        self.begun: set[int] = set()
+        self.finished: set[int] = set()
+        self._refused_calls: set[int] = set()
+
+    def rewrites(self, events: Iterable[ReleasedEvent]) -> bool:
+        """Whether an end among the events has to say something else than it does."""
+        return any(isinstance(event, End) and event.choice in self._refused_calls for event in events)
+
+    def note(self, frame: Frame, events: Iterable[ReleasedEvent]) -> None:
+        self.begun.update(choice.get("index", 0) for choice in frame.choices)
+        self.finished.update(event.choice for event in events if isinstance(event, End))
+
+    def fragment(self, frame: Frame, events: Sequence[ReleasedEvent], key: str) -> dict[str, Any]:
+        """The part of a frame that these events are."""
+        self._refused_calls.update(
+            event.choice for event in events if isinstance(event, Redacted) and event.channel == "tool_call"
+        )
+        body = fragment(frame, events, key, begun=self.begun)
+        for choice in body["choices"]:
+            if choice.get("finish_reason") is not None and choice["index"] in self._refused_calls:
+                choice["finish_reason"] = "stop"
+        self.note(frame, events)
+        return body
+
+
+def _read_choices(
+    frame: Frame, readers: dict[int, ChoiceReader], thinking: Thinking, key: str
+) -> list[SourceEvent]:
+    if not frame.choices:
+        return frame.passthrough()
+    events: list[SourceEvent] = []
+    for position, choice in enumerate(frame.choices):
+        index = choice.get("index", 0)
+        if not isinstance(index, int):
+            raise WireError(f"a choice has index {index!r}; it should be a number")
+        if index not in readers:
+            readers[index] = ChoiceReader(index, thinking)
+        events += readers[index].read(frame, position, key)
+    return events
+
+
+def _frame_of(event: ReleasedEvent) -> Frame | None:
+    origin = None if isinstance(event, Aborted) else event.origin
+    return origin.frame if isinstance(origin, Piece) else None
+
+
+def _message(message: Any) -> Message:
+    if not isinstance(message, dict):
+        raise WireError(f"a message should be an object, not {type(message).__name__!r}")
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = (part for part in content if isinstance(part, dict))
+        content = "\n".join(str(part.get("text", f"[{part.get('type')}]")) for part in parts)
+    return Message(str(message.get("role", "")), content if isinstance(content, str) else "")
+
+
+def _notice(aborted: Aborted, termination: Termination) -> dict[str, str]:
+    if termination is Termination.REFUSAL:
+        return {"refusal": aborted.notice, "content": aborted.notice}
+    return {"content": aborted.notice}
+
+
+def _error(aborted: Aborted) -> dict[str, str]:
+    return {"message": aborted.notice, "type": "shieldguard", "code": aborted.cause.value}
+
+
+def _json(data: str | bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise WireError(f"not JSON ({error}): {data[:80]!r}; a guarded response must be readable") from None
+    if not isinstance(value, dict):
+        raise WireError(f"expected a JSON object, got {data[:80]!r}")
+    return value
+
+
+def _sse(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,319 @@
+"""The texts inside a chat completion frame: finding them, and writing a frame with only some of them.
+
+A text is found by its path in the choice's `delta` (or `message`), such as ("reasoning_content",) or
+("reasoning_details", 0, "text"). Providers repeat a text under several names; it is then one event with
+several paths, judged once and withheld everywhere. A text under a name that is not known is taken as
+reasoning: whatever it is, it is judged.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from shieldguard import (
+    Answer,
+    Channel,
+    End,
+    Opaque,
+    OpaqueKind,
+    Passthrough,
+    Reasoning,
+    Redacted,
+    ReleasedEvent,
+    SourceEvent,
+    Thinking,
+    ThinkSplitter,
+    ToolCall,
+    WireError,
+)
+
+Path: TypeAlias = tuple[str | int, ...]
+
+# What a delta or message may hold beside text.
+_NOT_TEXT = frozenset({"role", "id", "name", "tool_call_id", "annotations", "citations", "signature"})
+_LISTS = ("content", "reasoning_details", "thinking_blocks", "tool_calls")
+_LIST_TEXTS = ("text", "summary", "thinking")
+_NO_TEXT: tuple[Path, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """One server-sent event, or one whole body: its bytes, and the events made of it."""
+
+    raw: bytes
+    body: dict[str, Any]
+    choices: list[dict[str, Any]] = field(init=False)
+    events: list[SourceEvent] = field(default_factory=list)
+    paths: list[tuple[int, Path]] = field(default_factory=list)  # of all texts, by position of the choice
+    kept: int = 0  # characters that a splitter has not given out yet
+
+    def __post_init__(self) -> None:
+        choices = self.body.get("choices") or []
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            raise WireError(f"'choices' should be a list of objects: {self.raw[:80]!r}")
+        self.choices = choices
+
+    def passthrough(self, position: int = -1, choice: int | None = None) -> list[SourceEvent]:
+        event = Passthrough(choice=choice, origin=Piece(self, position, _NO_TEXT))
+        self.events.append(event)
+        return [event]
+
+    def is_whole(self, events: Sequence[ReleasedEvent]) -> bool:
+        """Whether these are all of the frame's events, unchanged."""
+        return (
+            self.kept == 0
+            and len(events) == len(self.events)
+            and all(event is own for event, own in zip(events, self.events, strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Where an event comes from: the `origin` of the events of this codec."""
+
+    frame: Frame
+    position: int  # in the frame's list of choices
+    paths: tuple[Path, ...]
+
+
+class ChoiceReader:
+    """Makes events of one choice's deltas, over the whole of a response."""
+
+    def __init__(self, index: int, thinking: Thinking) -> None:
+        self._index = index
+        self._splitter = ThinkSplitter(thinking, choice=index)
+        self._fed: deque[tuple[Piece, int]] = deque()  # what the splitter keeps, and of which pieces
+
+    def read(self, frame: Frame, position: int, key: str) -> list[SourceEvent]:
+        """The events of `frame.choices[position]`. `key` is "delta" or "message"."""
+        choice = frame.choices[position]
+        delta = choice.get(key) or {}
+        if not isinstance(delta, dict):
+            raise WireError(f"a {key!r} should be an object, not {type(delta).__name__!r}")
+        events: list[SourceEvent] = []
+        split = False
+        for part in _parts(delta, self._index):
+            piece = Piece(frame, position, part.paths)
+            frame.paths += [(position, path) for path in part.paths]
+            if part.inline and isinstance(part.event, Answer):
+                split = True
+                events += self._split(piece, part.event.text)
+                continue
+            if isinstance(part.event, Reasoning):
+                self._splitter.settle()
+            events += self.flush()
+            events.append(_made(part.event, piece))
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            events += self.flush()
+            events.append(_made(End(str(reason), choice=self._index), Piece(frame, position, _NO_TEXT)))
+        if not events and not split:
+            return frame.passthrough(position, self._index)
+        return events
+
+    def flush(self) -> list[SourceEvent]:
+        """What is kept because it might have become a tag."""
+        return self._traced(self._splitter.flush()) if self._fed else []
+
+    def _split(self, piece: Piece, text: str) -> list[SourceEvent]:
+        self._fed.append((piece, len(text)))
+        piece.frame.kept += len(text)
+        return self._traced(self._splitter.feed(text))
+
+    def _traced(self, split: Sequence[Reasoning | Answer | Passthrough | SourceEvent]) -> list[SourceEvent]:
+        """The splitter's events, parted where the text came from different frames."""
+        events: list[SourceEvent] = []
+        for event in split:
+            if not isinstance(event, Reasoning | Answer | Passthrough):
+                events.append(event)
+                continue
+            rest = event.text
+            while rest:
+                piece, left = self._fed.popleft()
+                text, rest = rest[:left], rest[left:]
+                if len(text) < left:
+                    self._fed.appendleft((piece, left - len(text)))
+                piece.frame.kept -= len(text)
+                events.append(_made(event if text == event.text else replace(event, text=text), piece))
+        return events
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    event: Reasoning | Answer | ToolCall | Opaque
+    paths: tuple[Path, ...]
+    inline: bool = False  # may hold think tags
+
+
+def _made(event: Any, piece: Piece) -> Any:
+    event = replace(event, origin=piece)
+    piece.frame.events.append(event)
+    return event
+
+
+def _parts(delta: dict[str, Any], choice: int) -> Iterator[_Part]:
+    """The parts of a delta: its reasoning, its answer, its tool calls."""
+    answers: list[_Part] = []
+    reasoning: dict[str, list[Path]] = {}
+    lists: list[str] = []
+    for key, value in delta.items():
+        if value is None or value == "" or key in _NOT_TEXT:
+            continue
+        if key == "content" and isinstance(value, str):
+            answers.append(_Part(Answer(value, choice=choice), ((key,),), inline=True))
+        elif key == "refusal" and isinstance(value, str):
+            answers.append(_Part(Answer(value, choice=choice), ((key,),)))
+        elif key == "tool_calls":
+            answers += _calls(value, choice)
+        elif key == "function_call":
+            answers.append(_Part(ToolCall(_call_text(value), choice=choice), ((key,),)))
+        elif key == "audio":
+            raise WireError("the response holds audio, which cannot be judged; ask for text alone")
+        elif isinstance(value, str):
+            reasoning.setdefault(value, []).append((key,))
+        elif isinstance(value, list):
+            lists.append(key)
+    for key in lists:
+        yield from _listed(delta[key], key, choice, reasoning, answers)
+    for text, paths in reasoning.items():
+        yield _Part(Reasoning(text, choice=choice), tuple(paths))
+    yield from answers
+
+
+def _listed(
+    items: list[Any], key: str, choice: int, reasoning: dict[str, list[Path]], answers: list[_Part]
+) -> Iterator[_Part]:
+    """The parts of a list of typed items: reasoning details, thinking blocks, Mistral's content."""
+    texts: list[tuple[Path, str]] = []
+    for position, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise WireError(f"{key!r} should hold objects, not {item!r}")
+        if item.get("type") == "text" and key == "content":
+            answers.append(
+                _Part(Answer(_text(item, "text"), choice=choice), ((key, position, "text"),), inline=True)
+            )
+            continue
+        found = list(_item_texts(item, (key, position)))
+        texts += found
+        if item.get("type") == "reasoning.summary":
+            yield _Part(Opaque(OpaqueKind.SUMMARISED, choice=choice), _NO_TEXT)
+        if not found and item.get("data"):
+            yield _Part(Opaque(OpaqueKind.ENCRYPTED, choice=choice), ((key, position),))
+    # The same text often comes as one string, too.
+    repeated = tuple(reasoning.pop("".join(text for _, text in texts), ()))
+    for path, text in texts:
+        yield _Part(Reasoning(text, choice=choice), (path, *repeated))
+
+
+def _item_texts(item: dict[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
+    for name in _LIST_TEXTS:
+        value = item.get(name)
+        if isinstance(value, str) and value:
+            yield (*path, name), value
+        elif isinstance(value, list):
+            for position, inner in enumerate(value):
+                if isinstance(inner, dict):
+                    yield from _item_texts(inner, (*path, name, position))
+
+
+def _calls(calls: Any, choice: int) -> Iterator[_Part]:
+    if not isinstance(calls, list):
+        raise WireError(f"'tool_calls' should be a list, not {type(calls).__name__!r}")
+    for position, call in enumerate(calls):
+        if not isinstance(call, dict):
+            raise WireError(f"'tool_calls' should hold objects, not {call!r}")
+        block = call.get("index", position)
+        event = ToolCall(
+            _call_text(call.get("function") or call.get("custom")), choice=choice, block=int(block)
+        )
+        yield _Part(event, (("tool_calls", position),))
+
+
+def _call_text(call: Any) -> str:
+    """What there is to judge of a call or a part of one."""
+    if not isinstance(call, dict):
+        return ""
+    return " ".join(value for value in call.values() if isinstance(value, str))
+
+
+def _text(item: dict[str, Any], key: str) -> str:
+    value = item.get(key)
+    if not isinstance(value, str):
+        raise WireError(f"a content item's {key!r} should be a string, not {value!r}")
+    return value
+
+
+def fragment(frame: Frame, events: Sequence[ReleasedEvent], key: str, *, begun: Set[int]) -> dict[str, Any]:
+    """The frame with the texts of these events alone. `begun`: choices whose role was sent before."""
+    choices = []
+    for position, source in enumerate(frame.choices):
+        own = [event for event in events if _piece(event).position == position]
+        if own:
+            choices.append(_choice(frame, position, source, own, key, begun))
+    body = {name: value for name, value in frame.body.items() if name not in ("choices", "usage")}
+    body["choices"] = choices
+    if frame.kept == 0 and events[-1] is frame.events[-1] and "usage" in frame.body:
+        body["usage"] = frame.body["usage"]
+    return body
+
+
+def _choice(
+    frame: Frame,
+    position: int,
+    source: dict[str, Any],
+    events: Sequence[ReleasedEvent],
+    key: str,
+    begun: Set[int],
+) -> dict[str, Any]:
+    texts: dict[Path, str | None] = {path: None for where, path in frame.paths if where == position}
+    for event in events:
+        paths = _piece(event).paths
+        if isinstance(event, Redacted):
+            if event.channel is Channel.TOOL_CALL:
+                paths = (("content",),)
+            text = event.notice
+        elif isinstance(event, ToolCall | Opaque):
+            for path in paths:
+                texts.pop(path, None)  # leave it as it is
+            continue
+        else:
+            text = getattr(event, "text", "")
+        for path in paths:
+            texts[path] = (texts.get(path) or "") + text
+    delta = copy.deepcopy(source.get(key) or {})
+    # From the back, so that taking an item out of a list leaves the places before it.
+    for path in sorted(texts, key=_sort_key, reverse=True):
+        _set(delta, path, texts[path])
+    delta = {name: value for name, value in delta.items() if value != [] or name not in _LISTS}
+    if source.get("index", 0) in begun:
+        delta.pop("role", None)
+    # Log-probabilities spell out the text of the whole frame, so they do not go with a part of it.
+    choice = {name: value for name, value in source.items() if name not in (key, "logprobs")}
+    end = any(isinstance(event, End) for event in events)
+    choice |= {"index": source.get("index", 0), key: delta}
+    choice["finish_reason"] = source.get("finish_reason") if end else None
+    return choice
+
+
+def _set(container: Any, path: Path, text: str | None) -> None:
+    """Put a text in its place, or take the place away."""
+    for name in path[:-1]:
+        container = container[name]
+    if text is not None:
+        container[path[-1]] = text
+    elif isinstance(container, list):
+        container.pop(int(path[-1]))
+    else:
+        container.pop(path[-1], None)
+
+
+def _sort_key(path: Path) -> tuple[str, ...]:
+    return tuple(f"{part:08d}" if isinstance(part, int) else part for part in path)
+
+
+def _piece(event: ReleasedEvent) -> Piece:
+    piece = getattr(event, "origin", None)
+    assert isinstance(piece, Piece)
+    return piece
