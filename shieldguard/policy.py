@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from shieldguard.errors import ConfigError
 from shieldguard.events import Channel
@@ -48,6 +48,8 @@ class OpaqueReasoning(StrEnum):
 class Rule:
     """The action for each risk level on one channel."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # for configuration files
+
     safe: Action = Action.RELEASE
     potential: Action = Action.FLAG
     harmful: Action = Action.ABORT
@@ -76,6 +78,8 @@ class Policy:
     most, past which the source is not read. `notice` takes the place of withheld text, and
     `failure_notice` where the guard stopped for another reason than risk.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     reasoning: Rule = Rule()
     answer: Rule | None = Rule()

@@ -1,0 +1,146 @@
+"""The `shieldguard` command.
+
+Exit codes: 0 done, and nothing harmful found; 1 `check` found harm; 2 something could not be done, said on
+standard error.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+
+from shieldguard import (
+    Answer,
+    End,
+    Guard,
+    MissingDependency,
+    Reasoning,
+    RiskLevel,
+    ShieldguardError,
+    SourceEvent,
+    StreamReport,
+)
+from shieldguard.config import GuardConfig, load_judge
+from shieldguard_adapters.traces import Trace, load_trace
+
+try:
+    import typer
+    from rich.console import Console
+except ImportError as error:
+    print(MissingDependency(error.name or "typer", "cli"), file=sys.stderr)
+    raise SystemExit(2) from None
+
+app = typer.Typer(
+    help="Streaming guardrails for the reasoning of large language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+train = typer.Typer(help="Train judges.", no_args_is_help=True)
+evaluate = typer.Typer(help="Measure judges.", no_args_is_help=True)
+app.add_typer(train, name="train")
+app.add_typer(evaluate, name="eval")
+
+Judge = Annotated[
+    str | None, typer.Option(help="'embedded', or 'package.module:factory' for a judge of your own.")
+]
+Config = Annotated[Path | None, typer.Option(help="A TOML file with the guard's settings.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a trace, for machines.")]
+Data = Annotated[Path, typer.Option(help="The folder with the labelled traces.")]
+
+
+@app.command()
+def demo(
+    file: Annotated[str | None, typer.Option(help="A trace of your own, '-' for standard input.")] = None,
+    judge: Judge = None,
+    config: Config = None,
+    pace: Annotated[float, typer.Option(help="Characters a second; 0 for as fast as can be.")] = 160,
+    as_json: Json = False,
+) -> None:
+    """Guard a model that thinks aloud: a local server recites, the real OpenAI client reads."""
+    from shieldguard_adapters.demo.play import play
+    from shieldguard_adapters.demo.scripts import ALL
+    from shieldguard_adapters.demo.show import Screen
+
+    traces = [load_trace(file)] if file else list(ALL)
+    anyio.run(lambda: play(traces, _guard(config, judge), Screen(Console(), as_json), pace=pace))
+
+
+@app.command()
+def check(
+    file: Annotated[str, typer.Argument(help="A trace: JSON or text; '-' for standard input.")] = "-",
+    query: Annotated[str | None, typer.Option(help="What the model was asked.")] = None,
+    level: Annotated[float, typer.Option(help="The level from which a trace counts as harmful.")] = 1.0,
+    judge: Judge = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Judge one trace, window by window, and exit with 1 if it is harmful."""
+    from shieldguard_adapters.demo.show import summary, verdict_line
+
+    try:
+        threshold = RiskLevel(level)
+    except ValueError:
+        raise typer.BadParameter(f"--level must be 0.5 or 1, not {level!r}") from None
+    trace = load_trace(file)
+    report = _check(trace if query is None else replace(trace, query=query), _guard(config, judge))
+    console = Console()
+    if as_json:
+        console.print_json(json.dumps(summary(report)), indent=None)
+    else:
+        for window in report.windows:
+            console.print(verdict_line(window))
+        console.print(f"level {report.level}: {trace.name}")
+    if report.failures:
+        raise ShieldguardError(f"{report.failures} windows had no verdict; the trace counts as unjudged")
+    if report.level is not None and report.level >= threshold:
+        raise typer.Exit(1)
+
+
+@train.command("embedded")
+def train_embedded(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Where to write the weights.")],
+    seed: int = 0,
+) -> None:
+    """Train the embedded judge on labelled traces."""
+    from shieldguard.training.embedded import train
+
+    print(json.dumps(train(data, out, seed=seed), indent=2))
+
+
+@evaluate.command("screen")
+def eval_screen(data: Data, judge: Judge = None) -> None:
+    """Measure a judge, window by window, on labelled and on harmless traces."""
+    from shieldguard.evaluation.screen import evaluate
+
+    print(evaluate(load_judge(judge or "embedded"), data).markdown())
+
+
+def _guard(config: Path | None, judge: str | None) -> Guard:
+    settings = GuardConfig.load(config)
+    if judge is not None:
+        settings = settings.model_copy(update={"judge": judge, "judge_options": {}})
+    return settings.build()
+
+
+def _check(trace: Trace, guard: Guard) -> StreamReport:
+    events: list[SourceEvent] = [Reasoning(trace.reasoning), Answer(trace.answer), End()]
+    with guard.stream_sync(events, query=trace.query) as stream:
+        for _ in stream:
+            pass
+    return stream.report
+
+
+def main() -> None:
+    try:
+        app()
+    except ShieldguardError as error:
+        print(f"shieldguard: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The demonstration: a local model server, the real OpenAI client, and the guard between them."""

@@ -1,0 +1,111 @@
+"""A guard from a file and the environment."""
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shieldguard.errors import ConfigError
+from shieldguard.guard import Guard
+from shieldguard.judges.protocol import Judge
+from shieldguard.observers import Observer
+from shieldguard.policy import Policy
+from shieldguard.windows import SentenceWindower, SizeWindower, Windower
+
+
+T = TypeVar("T")
+
+
+class GuardConfig(BaseSettings):
+    """The settings of a guard.
+
+    `judge`: "embedded", or "package.module:factory" for one of your own, called with `judge_options`.
+    `windower`: "sentence" or "size", with `windower_options`. `policy`: the fields of `Policy`.
+    Environment variables go before the file: SHIELDGUARD_JUDGE, SHIELDGUARD_POLICY__RELEASE=lag, …
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SHIELDGUARD_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    judge: str = "embedded"
+    judge_options: dict[str, Any] = Field(default_factory=dict)
+    windower: Literal["sentence", "size"] = "sentence"
+    windower_options: dict[str, int] = Field(default_factory=dict)
+    policy: Policy = Policy()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @classmethod
+    def load(cls, file: str | Path | None = None) -> Self:
+        """Read a TOML file, if one is given, and the environment.
+
+        Raises `ConfigError` that names each setting that cannot be used.
+        """
+        settings: dict[str, Any] = {}
+        if file is not None:
+            try:
+                settings = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise ConfigError(f"cannot read the configuration {str(file)!r}: {error}") from None
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            found = "; ".join(
+                f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})"
+                for item in error.errors()
+            )
+            raise ConfigError(f"the configuration cannot be used: {found}") from None
+
+    def build(self, *, observers: Sequence[Observer] = ()) -> Guard:
+        """The guard of these settings."""
+        return Guard(
+            judge=load_judge(self.judge, **self.judge_options),
+            policy=self.policy,
+            windower=self._windower(),
+            observers=observers,
+        )
+
+    def _windower(self) -> Windower:
+        kind: Callable[..., Windower] = SentenceWindower if self.windower == "sentence" else SizeWindower
+        return _made(kind, self.windower_options, f"windower {self.windower!r}")
+
+
+def load_judge(name: str, **options: Any) -> Judge:
+    """The judge of a name: "embedded", or "package.module:factory".
+
+    Raises `ConfigError` where there is none of that name, or it does not take the options.
+    """
+    if name == "embedded":
+        name = "shieldguard.judges.embedded:EmbeddedJudge"
+    module, colon, factory = name.partition(":")
+    if not colon:
+        raise ConfigError(f"judge={name!r}; choose 'embedded' or 'package.module:factory'")
+    try:
+        made = getattr(import_module(module), factory)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"judge={name!r} cannot be loaded: {error}") from error
+    judge: object = _made(made, options, f"judge {name!r}")
+    if not isinstance(judge, Judge):
+        raise ConfigError(f"judge={name!r} made {judge!r}, which has no `name` and `async judge(window)`")
+    return judge
+
+
+def _made(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
+    try:
+        return kind(**options)
+    except TypeError as error:
+        raise ConfigError(f"the {what} does not take the options {options!r}: {error}") from error
