@@ -16,7 +16,6 @@ from shieldguard.observers import Observer
 from shieldguard.policy import Policy
 from shieldguard.windows import SentenceWindower, SizeWindower, Windower
 
-
 T = TypeVar("T")
 
 

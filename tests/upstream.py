@@ -1,6 +1,7 @@
 """A model server on a loopback port that sends what a test gives it, and notes how much of it was taken."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -72,14 +73,11 @@ class Upstream:
 def serve() -> Iterator[Upstream]:
     upstream = Upstream()
     app = Starlette(routes=[Route("/{path:path}", upstream.answer, methods=["GET", "POST", "DELETE"])])
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    upstream.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    upstream.url = f"http://127.0.0.1:{port}/v1"
     try:
         yield upstream
     finally:

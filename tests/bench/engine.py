@@ -14,6 +14,7 @@ import contextlib
 import json
 import multiprocessing
 import random
+import socket
 import statistics
 import time
 import tracemalloc
@@ -30,10 +31,11 @@ from starlette.routing import Route
 from shieldguard import End, Guard, GuardSession, Reasoning, RiskLevel, Verdict, Window
 from shieldguard_adapters.clients import guard_client
 
-_WORDS = (
-    "the water level of river rises when it rains so we take measures and compare them with those "
+_SENTENCE = (
+    "the water level of the river rises when it rains so we take measures and compare them with those "
     "from last year before writing any number down because small errors add up over time"
-).split()
+)
+_WORDS = _SENTENCE.split()
 
 
 class InstantJudge:
@@ -103,16 +105,10 @@ def _serve(bodies: dict[str, list[bytes]], port: Any) -> None:
         return StreamingResponse(body(), media_type="text/event-stream")
 
     app = Starlette(routes=[Route("/v1/chat/completions", completions, methods=["POST"])])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-
-    async def main() -> None:
-        task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        port.send(server.servers[0].sockets[0].getsockname()[1])
-        await task
-
-    asyncio.run(main())
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    port.send(listener.getsockname()[1])
+    server.run(sockets=[listener])
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 import json
 import re
+import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,14 +48,11 @@ def recite(traces: Sequence[Trace], *, pace: float) -> Iterator[Recital]:
         return StreamingResponse(_frames(trace, pace, recital), media_type="text/event-stream")
 
     app = Starlette(routes=[Route("/v1/chat/completions", completions, methods=["POST"])])
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    recital.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    recital.url = f"http://127.0.0.1:{port}/v1"
     try:
         yield recital
     finally:

@@ -14,61 +14,61 @@ _FRAME_END = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
 
 @dataclass(frozen=True, slots=True)
 class SseFrame:
-    """`raw` is the frame with the blank line that ends it. `data` is None for a comment, or nothing."""
+    """What a frame says. `data` is None for a comment, or nothing."""
 
-    raw: bytes
     event: str
     data: str | None
 
 
 class SseFramer:
-    """Cuts a byte stream into server-sent events (WHATWG HTML, 9.2.6), whatever the line ends and
-    wherever the chunks were cut. Raises `WireError` for a frame over `max_frame` bytes or not in UTF-8."""
+    """Cuts a byte stream into the frames of server-sent events (WHATWG HTML, 9.2.6), each with the blank
+    line that ends it, whatever the line ends and wherever the chunks were cut. Raises `WireError` for a
+    frame over `max_frame` bytes."""
 
     def __init__(self, *, max_frame: int = MAX_FRAME) -> None:
         self._max_frame = max_frame
         self._buffer = b""
-        self._first = True
 
-    def feed(self, data: bytes) -> list[SseFrame]:
+    def feed(self, data: bytes) -> list[bytes]:
         # The end may have begun in the last three bytes.
         searched = max(0, len(self._buffer) - 3)
         buffer = self._buffer + data
         frames = []
         begin = 0
         for found in _FRAME_END.finditer(buffer, searched):
-            frames.append(self._frame(buffer[begin : found.end()]))
-            begin = found.end()
+            end = found.end()
+            self._check(end - begin)
+            frames.append(buffer[begin:end])
+            begin = end
         self._buffer = buffer[begin:]
-        if len(self._buffer) > self._max_frame:
-            raise WireError(
-                f"an event is over max_frame={self._max_frame!r} bytes; raise the limit to let it through"
-            )
+        self._check(len(self._buffer))
         return frames
 
-    def flush(self) -> list[SseFrame]:
+    def flush(self) -> list[bytes]:
         """What came behind the last blank line. Some clients read it, so it counts as a frame."""
         rest, self._buffer = self._buffer, b""
-        return [self._frame(rest)] if rest else []
+        return [rest] if rest else []
 
-    def _frame(self, raw: bytes) -> SseFrame:
-        if len(raw) > self._max_frame:
+    def _check(self, size: int) -> None:
+        if size > self._max_frame:
             raise WireError(
                 f"an event is over max_frame={self._max_frame!r} bytes; raise the limit to let it through"
             )
-        event, lines = "", []
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError as error:
-            raise WireError(f"an event is not in UTF-8 ({error}); its bytes were not passed on") from None
-        if self._first:
-            self._first = False
-            text = text.removeprefix("\ufeff")
-        for line in re.split(r"\r\n|\r|\n", text):
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            if name == "data":
-                lines.append(value)
-            elif name == "event":
-                event = value
-        return SseFrame(raw, event, "\n".join(lines) if lines else None)
+
+
+def parse_sse(raw: bytes) -> SseFrame:
+    """Read one frame. Raises `WireError` where it is not in UTF-8."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise WireError(f"an event is not in UTF-8 ({error}); its bytes were not passed on") from None
+    event, lines = "", []
+    # A byte order mark may begin the stream; elsewhere it makes a field name that nobody knows.
+    for line in re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")):
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            lines.append(value)
+        elif name == "event":
+            event = value
+    return SseFrame(event, "\n".join(lines) if lines else None)

@@ -15,19 +15,29 @@ from shieldguard import (
     ReleasedEvent,
     SourceEvent,
     Thinking,
+    ToolCall,
     WireError,
     last_user_turn,
 )
 from shieldguard_adapters.wire.codec import Request, Termination
-from shieldguard_adapters.wire.framing import SseFrame, SseFramer
-from shieldguard_adapters.wire.openai_chat_parts import ChoiceReader, Frame, Piece, fragment
+from shieldguard_adapters.wire.framing import SseFramer, parse_sse
+from shieldguard_adapters.wire.openai_chat_parts import (
+    ChoiceReader,
+    Frame,
+    Part,
+    Path,
+    Piece,
+    fragment,
+    parse_json,
+)
+from shieldguard_adapters.wire.template import FrameTemplate
 
 _DONE = b"data: [DONE]\n\n"
 
 
 def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request:
     """What there is to know of a chat completion request, from its JSON body."""
-    request = _json(body)
+    request = parse_json(body)
     messages = request.get("messages") or []
     if not isinstance(messages, list):
         raise WireError(f"'messages' should be a list, not {type(messages).__name__!r}")
@@ -53,12 +63,14 @@ class ChatStream:
         self._readers: dict[int, ChoiceReader] = {}
         self._writer = _ChoiceStates()
         self._last: dict[str, Any] = {}
+        self._template = FrameTemplate()
+        self._alike: tuple[ChoiceReader, Part, Sequence[tuple[int, Path]]] | None = None
 
     def decode(self, data: bytes) -> list[SourceEvent]:
-        return [event for frame in self._framer.feed(data) for event in self._read(frame)]
+        return [event for raw in self._framer.feed(data) for event in self._read(raw)]
 
     def flush(self) -> list[SourceEvent]:
-        events = [event for frame in self._framer.flush() for event in self._read(frame)]
+        events = [event for raw in self._framer.flush() for event in self._read(raw)]
         for reader in self._readers.values():
             events += reader.flush()
         return events
@@ -79,13 +91,33 @@ class ChatStream:
     def close(self) -> bytes:
         return b""
 
-    def _read(self, sse: SseFrame) -> list[SourceEvent]:
-        if sse.data is None or sse.data.strip() in ("", "[DONE]"):
-            return Frame(sse.raw, {}).passthrough()
-        frame = Frame(sse.raw, _json(sse.data))
+    def _read(self, raw: bytes) -> list[SourceEvent]:
+        text = self._template.text_of(raw)
+        if text is not None and self._alike is not None:
+            reader, part, paths = self._alike
+            frame = Frame(raw)
+            frame.paths = paths
+            return reader.take(part, text, Piece(frame, 0, part.paths))
+        data = parse_sse(raw).data
+        if data is None or data.strip() in ("", "[DONE]"):
+            return Frame(raw, "{}").passthrough()
+        frame = Frame(raw, data)
         if frame.choices:
             self._last = {k: v for k, v in frame.body.items() if k in ("id", "created", "model")}
-        return _read_choices(frame, self._readers, self._thinking, "delta")
+        events, parts = _read_choices(frame, self._readers, self._thinking, "delta")
+        if len(frame.choices) == len(parts) == len(events) == 1 and len(parts[0].paths) == 1:
+            self._learn(frame, parts[0])
+        return events
+
+    def _learn(self, frame: Frame, part: Part) -> None:
+        """Know the next frame that differs in its text alone."""
+        if part.kind is ToolCall or part.opaque is not None:
+            return
+        reader = self._readers[frame.choices[0].get("index", 0)]
+        if self._alike is None or self._alike[0] is not reader or self._alike[1].paths != part.paths:
+            self._template = FrameTemplate()
+            self._alike = (reader, part, frame.paths)
+        self._template.learn(frame.raw, part.text)
 
     def _ending(self, aborted: Aborted) -> bytes:
         if self._termination is Termination.ERROR:
@@ -127,9 +159,10 @@ class ChatBody:
         return []
 
     def flush(self) -> list[SourceEvent]:
-        self._frame = Frame(self._data, _json(self._data))
         readers: dict[int, ChoiceReader] = {}
-        events = _read_choices(self._frame, readers, self._thinking, "message")
+        frame = Frame(self._data, self._data)
+        events, _ = _read_choices(frame, readers, self._thinking, "message")
+        self._frame = frame
         for reader in readers.values():
             events += reader.flush()
         return events
@@ -193,18 +226,21 @@ class _ChoiceStates:
 
 def _read_choices(
     frame: Frame, readers: dict[int, ChoiceReader], thinking: Thinking, key: str
-) -> list[SourceEvent]:
+) -> tuple[list[SourceEvent], list[Part]]:
     if not frame.choices:
-        return frame.passthrough()
+        return frame.passthrough(), []
     events: list[SourceEvent] = []
+    parts: list[Part] = []
     for position, choice in enumerate(frame.choices):
         index = choice.get("index", 0)
         if not isinstance(index, int):
             raise WireError(f"a choice has index {index!r}; it should be a number")
         if index not in readers:
             readers[index] = ChoiceReader(index, thinking)
-        events += readers[index].read(frame, position, key)
-    return events
+        made, found = readers[index].read(frame, position, key)
+        events += made
+        parts += found
+    return events, parts
 
 
 def _frame_of(event: ReleasedEvent) -> Frame | None:
@@ -230,16 +266,6 @@ def _notice(aborted: Aborted, termination: Termination) -> dict[str, str]:
 
 def _error(aborted: Aborted) -> dict[str, str]:
     return {"message": aborted.notice, "type": "shieldguard", "code": aborted.cause.value}
-
-
-def _json(data: str | bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise WireError(f"not JSON ({error}): {data[:80]!r}; a guarded response must be readable") from None
-    if not isinstance(value, dict):
-        raise WireError(f"expected a JSON object, got {data[:80]!r}")
-    return value
 
 
 def _sse(body: dict[str, Any]) -> bytes:

@@ -7,9 +7,11 @@ reasoning: whatever it is, it is judged.
 """
 
 import copy
+import json
 from collections import deque
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any, TypeAlias
 
 from shieldguard import (
@@ -28,6 +30,7 @@ from shieldguard import (
     ToolCall,
     WireError,
 )
+from shieldguard_adapters.wire.framing import parse_sse
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -38,22 +41,35 @@ _LIST_TEXTS = ("text", "summary", "thinking")
 _NO_TEXT: tuple[Path, ...] = ()
 
 
-@dataclass(slots=True, eq=False)
 class Frame:
-    """One server-sent event, or one whole body: its bytes, and the events made of it."""
+    """One server-sent event, or one whole body: its bytes, and the events made of it. Its JSON is `data`,
+    which is parsed when it is first asked for."""
 
-    raw: bytes
-    body: dict[str, Any]
-    choices: list[dict[str, Any]] = field(init=False)
-    events: list[SourceEvent] = field(default_factory=list)
-    paths: list[tuple[int, Path]] = field(default_factory=list)  # of all texts, by position of the choice
-    kept: int = 0  # characters that a splitter has not given out yet
+    __slots__ = ("_body", "_choices", "_data", "events", "kept", "paths", "raw")
 
-    def __post_init__(self) -> None:
-        choices = self.body.get("choices") or []
-        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-            raise WireError(f"'choices' should be a list of objects: {self.raw[:80]!r}")
-        self.choices = choices
+    def __init__(self, raw: bytes, data: str | bytes | None = None) -> None:
+        self.raw = raw
+        self.events: list[SourceEvent] = []
+        self.paths: Sequence[tuple[int, Path]] = ()  # of all texts, by position of the choice
+        self.kept = 0  # characters that a splitter has not given out yet
+        self._data = data
+        self._body: dict[str, Any] | None = None
+        self._choices: list[dict[str, Any]] = []
+
+    @property
+    def body(self) -> dict[str, Any]:
+        if self._body is None:
+            data = parse_sse(self.raw).data if self._data is None else self._data
+            self._body = parse_json(data or "{}")
+            choices = self._body.get("choices") or []
+            if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+                raise WireError(f"'choices' should be a list of objects: {self.raw[:80]!r}")
+            self._choices = choices
+        return self._body
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        return self._choices if self.body else []
 
     def passthrough(self, position: int = -1, choice: int | None = None) -> list[SourceEvent]:
         event = Passthrough(choice=choice, origin=Piece(self, position, _NO_TEXT))
@@ -62,11 +78,10 @@ class Frame:
 
     def is_whole(self, events: Sequence[ReleasedEvent]) -> bool:
         """Whether these are all of the frame's events, unchanged."""
-        return (
-            self.kept == 0
-            and len(events) == len(self.events)
-            and all(event is own for event, own in zip(events, self.events, strict=True))
-        )
+        own = self.events
+        if self.kept or len(events) != len(own):
+            return False
+        return events[0] is own[0] if len(own) == 1 else all(map(is_, events, own))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +93,18 @@ class Piece:
     paths: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One text (or unreadable reasoning) of a delta. `inline`: it may hold think tags."""
+
+    kind: type[Reasoning] | type[Answer] | type[ToolCall]
+    text: str
+    paths: tuple[Path, ...]
+    block: int = 0
+    inline: bool = False
+    opaque: OpaqueKind | None = None
+
+
 class ChoiceReader:
     """Makes events of one choice's deltas, over the whole of a response."""
 
@@ -86,44 +113,55 @@ class ChoiceReader:
         self._splitter = ThinkSplitter(thinking, choice=index)
         self._fed: deque[tuple[Piece, int]] = deque()  # what the splitter keeps, and of which pieces
 
-    def read(self, frame: Frame, position: int, key: str) -> list[SourceEvent]:
-        """The events of `frame.choices[position]`. `key` is "delta" or "message"."""
+    def read(self, frame: Frame, position: int, key: str) -> tuple[list[SourceEvent], list[Part]]:
+        """The events of `frame.choices[position]`, and the parts they are of. `key` is "delta" or
+        "message"."""
         choice = frame.choices[position]
         delta = choice.get(key) or {}
         if not isinstance(delta, dict):
             raise WireError(f"a {key!r} should be an object, not {type(delta).__name__!r}")
+        parts = list(_parts(delta))
         events: list[SourceEvent] = []
-        split = False
-        for part in _parts(delta, self._index):
-            piece = Piece(frame, position, part.paths)
-            frame.paths += [(position, path) for path in part.paths]
-            if part.inline and isinstance(part.event, Answer):
-                split = True
-                events += self._split(piece, part.event.text)
-                continue
-            if isinstance(part.event, Reasoning):
-                self._splitter.settle()
-            events += self.flush()
-            events.append(_made(part.event, piece))
+        for part in parts:
+            frame.paths = [*frame.paths, *((position, path) for path in part.paths)]
+            events += self.take(part, part.text, Piece(frame, position, part.paths))
         reason = choice.get("finish_reason")
         if reason is not None:
             events += self.flush()
-            events.append(_made(End(str(reason), choice=self._index), Piece(frame, position, _NO_TEXT)))
-        if not events and not split:
-            return frame.passthrough(position, self._index)
+            end = End(str(reason), choice=self._index, origin=Piece(frame, position, _NO_TEXT))
+            frame.events.append(end)
+            events.append(end)
+        if not events and not any(part.inline for part in parts):
+            events = frame.passthrough(position, self._index)
+        return events, parts
+
+    def take(self, part: Part, text: str, piece: "Piece") -> list[SourceEvent]:
+        """The events of one part, or of one alike with another text."""
+        if part.inline:
+            return self._split(piece, text)
+        event: SourceEvent
+        if part.opaque is not None:
+            event = Opaque(part.opaque, choice=self._index, origin=piece)
+        else:
+            event = part.kind(text, choice=self._index, block=part.block, origin=piece)
+        if part.kind is Reasoning:
+            self._splitter.settle()
+        events = self.flush() if self._fed else []
+        piece.frame.events.append(event)
+        events.append(event)
         return events
 
     def flush(self) -> list[SourceEvent]:
         """What is kept because it might have become a tag."""
         return self._traced(self._splitter.flush()) if self._fed else []
 
-    def _split(self, piece: Piece, text: str) -> list[SourceEvent]:
+    def _split(self, piece: "Piece", text: str) -> list[SourceEvent]:
         self._fed.append((piece, len(text)))
         piece.frame.kept += len(text)
         return self._traced(self._splitter.feed(text))
 
-    def _traced(self, split: Sequence[Reasoning | Answer | Passthrough | SourceEvent]) -> list[SourceEvent]:
-        """The splitter's events, parted where the text came from different frames."""
+    def _traced(self, split: Iterable[SourceEvent]) -> list[SourceEvent]:
+        """The splitter's events with their origin, parted where the text came from different frames."""
         events: list[SourceEvent] = []
         for event in split:
             if not isinstance(event, Reasoning | Answer | Passthrough):
@@ -136,39 +174,28 @@ class ChoiceReader:
                 if len(text) < left:
                     self._fed.appendleft((piece, left - len(text)))
                 piece.frame.kept -= len(text)
-                events.append(_made(event if text == event.text else replace(event, text=text), piece))
+                traced = replace(event, text=text, origin=piece)
+                piece.frame.events.append(traced)
+                events.append(traced)
         return events
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    event: Reasoning | Answer | ToolCall | Opaque
-    paths: tuple[Path, ...]
-    inline: bool = False  # may hold think tags
-
-
-def _made(event: Any, piece: Piece) -> Any:
-    event = replace(event, origin=piece)
-    piece.frame.events.append(event)
-    return event
-
-
-def _parts(delta: dict[str, Any], choice: int) -> Iterator[_Part]:
+def _parts(delta: dict[str, Any]) -> Iterator[Part]:
     """The parts of a delta: its reasoning, its answer, its tool calls."""
-    answers: list[_Part] = []
+    answers: list[Part] = []
     reasoning: dict[str, list[Path]] = {}
     lists: list[str] = []
     for key, value in delta.items():
         if value is None or value == "" or key in _NOT_TEXT:
             continue
         if key == "content" and isinstance(value, str):
-            answers.append(_Part(Answer(value, choice=choice), ((key,),), inline=True))
+            answers.append(Part(Answer, value, ((key,),), inline=True))
         elif key == "refusal" and isinstance(value, str):
-            answers.append(_Part(Answer(value, choice=choice), ((key,),)))
+            answers.append(Part(Answer, value, ((key,),)))
         elif key == "tool_calls":
-            answers += _calls(value, choice)
+            answers += _calls(value)
         elif key == "function_call":
-            answers.append(_Part(ToolCall(_call_text(value), choice=choice), ((key,),)))
+            answers.append(Part(ToolCall, _call_text(value), ((key,),)))
         elif key == "audio":
             raise WireError("the response holds audio, which cannot be judged; ask for text alone")
         elif isinstance(value, str):
@@ -176,35 +203,33 @@ def _parts(delta: dict[str, Any], choice: int) -> Iterator[_Part]:
         elif isinstance(value, list):
             lists.append(key)
     for key in lists:
-        yield from _listed(delta[key], key, choice, reasoning, answers)
+        yield from _listed(delta[key], key, reasoning, answers)
     for text, paths in reasoning.items():
-        yield _Part(Reasoning(text, choice=choice), tuple(paths))
+        yield Part(Reasoning, text, tuple(paths))
     yield from answers
 
 
 def _listed(
-    items: list[Any], key: str, choice: int, reasoning: dict[str, list[Path]], answers: list[_Part]
-) -> Iterator[_Part]:
+    items: list[Any], key: str, reasoning: dict[str, list[Path]], answers: list[Part]
+) -> Iterator[Part]:
     """The parts of a list of typed items: reasoning details, thinking blocks, Mistral's content."""
     texts: list[tuple[Path, str]] = []
     for position, item in enumerate(items):
         if not isinstance(item, dict):
             raise WireError(f"{key!r} should hold objects, not {item!r}")
         if item.get("type") == "text" and key == "content":
-            answers.append(
-                _Part(Answer(_text(item, "text"), choice=choice), ((key, position, "text"),), inline=True)
-            )
+            answers.append(Part(Answer, _text(item, "text"), ((key, position, "text"),), inline=True))
             continue
         found = list(_item_texts(item, (key, position)))
         texts += found
         if item.get("type") == "reasoning.summary":
-            yield _Part(Opaque(OpaqueKind.SUMMARISED, choice=choice), _NO_TEXT)
+            yield Part(Reasoning, "", _NO_TEXT, opaque=OpaqueKind.SUMMARISED)
         if not found and item.get("data"):
-            yield _Part(Opaque(OpaqueKind.ENCRYPTED, choice=choice), ((key, position),))
+            yield Part(Reasoning, "", ((key, position),), opaque=OpaqueKind.ENCRYPTED)
     # The same text often comes as one string, too.
     repeated = tuple(reasoning.pop("".join(text for _, text in texts), ()))
     for path, text in texts:
-        yield _Part(Reasoning(text, choice=choice), (path, *repeated))
+        yield Part(Reasoning, text, (path, *repeated))
 
 
 def _item_texts(item: dict[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
@@ -218,17 +243,17 @@ def _item_texts(item: dict[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
                     yield from _item_texts(inner, (*path, name, position))
 
 
-def _calls(calls: Any, choice: int) -> Iterator[_Part]:
+def _calls(calls: Any) -> Iterator[Part]:
     if not isinstance(calls, list):
         raise WireError(f"'tool_calls' should be a list, not {type(calls).__name__!r}")
     for position, call in enumerate(calls):
         if not isinstance(call, dict):
             raise WireError(f"'tool_calls' should hold objects, not {call!r}")
         block = call.get("index", position)
-        event = ToolCall(
-            _call_text(call.get("function") or call.get("custom")), choice=choice, block=int(block)
-        )
-        yield _Part(event, (("tool_calls", position),))
+        if not isinstance(block, int):
+            raise WireError(f"a tool call has index {block!r}; it should be a number")
+        text = _call_text(call.get("function") or call.get("custom"))
+        yield Part(ToolCall, text, (("tool_calls", position),), block=block)
 
 
 def _call_text(call: Any) -> str:
@@ -242,6 +267,17 @@ def _text(item: dict[str, Any], key: str) -> str:
     value = item.get(key)
     if not isinstance(value, str):
         raise WireError(f"a content item's {key!r} should be a string, not {value!r}")
+    return value
+
+
+def parse_json(data: str | bytes) -> dict[str, Any]:
+    """A JSON object. Raises `WireError` for anything else."""
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise WireError(f"not JSON ({error}): {data[:80]!r}") from None
+    if not isinstance(value, dict):
+        raise WireError(f"a JSON object should be here, not {data[:80]!r}")
     return value
 
 
