@@ -79,16 +79,17 @@ class Drive:
     def advance(self) -> bool:
         """Take verdicts in and hand windows out. True where more could be done at once: give other
         tasks a turn, then call again."""
-        until = time.monotonic() + _TURN
-        for future in [future for future in self._asked if future.done()]:
-            self._settle(self._asked.pop(future), *future.result())
+        begun = time.monotonic()
+        if self._asked:
+            for future in [future for future in self._asked if future.done()]:
+                self._settle(self._asked.pop(future), *future.result())
         while windows := self.session.windows(time.monotonic()):
             for window in windows:
                 if outcome := self._judges.ask_now(window):
                     self._settle(window, *outcome)
                 else:
                     self._ask(window)
-            if time.monotonic() > until:
+            if time.monotonic() > begun + _TURN:
                 return True
         return False
 

@@ -131,7 +131,7 @@ class GuardedStream(_Stream):
         self._source_open = True
         self._events: deque[ReleasedEvent] = deque()
         self._call_soon: Callable[[Callable[[], Any]], Any] | None = None
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None  # while somebody waits for a change
         self._reading: anyio.CancelScope | None = None
         self._tasks: TaskGroup | None = None
 
@@ -168,14 +168,14 @@ class GuardedStream(_Stream):
                     if self._drive.advance():
                         await checkpoint()
                     elif self._drive.session.judging:
-                        await self._changed.wait()
+                        await self._change()
             self._drive.finish()
 
     async def final_report(self) -> StreamReport:
         """The account of a stream that has ended, in mode `shadow` after the last verdict."""
         await self.aclose()
         while self._drive.final is None:
-            await self._changed.wait()
+            await self._change()
         return self._drive.final
 
     async def __aenter__(self) -> Self:
@@ -210,11 +210,11 @@ class GuardedStream(_Stream):
             more = self._advance()
             if session.aborted is not None and self._source_open:
                 if self._tasks is not None:
-                    await self._changed.wait()  # for whoever reads ahead to close the source
+                    await self._change()  # for whoever reads ahead to close the source
                     continue
                 await self._close_source()
             if events := drive.take(limit):
-                if session.aborted is not None:
+                if session.aborted is not None and session.closed:
                     drive.finish()
                 self._notify()
                 return events
@@ -226,7 +226,7 @@ class GuardedStream(_Stream):
             elif self._tasks is None and session.wants_data:
                 await self._read()
             elif not self._advance():
-                await self._changed.wait()
+                await self._change()
 
     async def _end(self) -> None:
         await self._close_source()
@@ -265,7 +265,7 @@ class GuardedStream(_Stream):
             elif session.finished:
                 break
             else:
-                await self._changed.wait()
+                await self._change()
         await self._close_source()
         self._notify()
 
@@ -320,8 +320,14 @@ class GuardedStream(_Stream):
         return more
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
 
 
 class SyncGuardedStream(_Stream):
@@ -398,7 +404,7 @@ class SyncGuardedStream(_Stream):
             if session.aborted is not None:
                 self._close_source()
             if events := drive.take(limit):
-                if session.aborted is not None:
+                if session.aborted is not None and session.closed:
                     drive.finish()
                 return events
             if session.closed or (self._shadow and not session.wants_data):

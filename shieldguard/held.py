@@ -1,7 +1,8 @@
 """What a session holds back, and when it may leave.
 
 One queue, in the order of the source, of which only the head may leave. Text is held until its lane is
-cleared that far; answers and tool calls also until the reasoning that came before them is.
+cleared that far; answers and tool calls also until the reasoning that came before them is. An event leaves
+whole, so that its frame keeps its bytes, unless another window ends in it, or its rest must not leave.
 """
 
 from collections import deque
@@ -88,6 +89,7 @@ class HeldEvents:
     def __init__(self, policy: Policy) -> None:
         self.size = 0
         self._policy = policy
+        self._lag = policy.release is Release.LAG
         self._queue: deque[_Other | _Text | _Calls] = deque()
 
     def __bool__(self) -> bool:
@@ -117,38 +119,37 @@ class HeldEvents:
             gate = choice.uncleared() if choice is not None and isinstance(event, End) else ()
             self._hold(_Other(event, gate))
 
-    def release(self, lanes: Iterable[Lane], now: float) -> list[ReleasedEvent]:
-        """What the head of the queue gives; empty where it has to wait. `lanes`: all of the stream's."""
+    def drain(self, now: float) -> list[ReleasedEvent]:
+        """All that is cleared, to the last character. What is left can never leave."""
+        drained: list[ReleasedEvent] = []
+        while released := self.release((), now, last=True):
+            drained += released
+        self._queue.clear()
+        self.size = 0
+        return drained
+
+    def release(self, lanes: Iterable[Lane], now: float, *, last: bool = False) -> list[ReleasedEvent]:
+        """What the head of the queue gives; empty where it has to wait. `lanes`: all of the stream's.
+        `last`: nothing that is not cleared by now will be."""
         while self._queue:
             head = self._queue[0]
-            if any(lane.cleared < seen for lane, seen in head.gate):
+            if head.gate and any(lane.cleared < seen for lane, seen in head.gate):
                 return []
             if isinstance(head, _Other):
                 self._drop_head()
                 return [head.event]
             if isinstance(head, _Calls):
                 return self._release_calls(head, now)
-            limit = self._limit(head, lanes)
-            if limit <= head.lane.out and limit < head.end:
+            ahead = self._allowance(head.lane, lanes) if self._lag and not last else 0
+            limit = _limit(head, ahead)
+            if limit < head.end and (limit <= head.lane.out or not (last or _parts(head, limit))):
                 return []
             if event := self._release_text(head, limit, now):
                 return [event]
         return []
 
-    def _limit(self, head: _Text, lanes: Iterable[Lane]) -> int:
-        """How far the head's text may leave: an offset in its lane, the head's end at most."""
-        lane = head.lane
-        limit = head.end
-        if lane.is_judged:
-            limit = min(limit, lane.cleared + self._allowance(lane, lanes))
-        if lane.redacted_from is not None and lane.out < lane.redacted_from:
-            limit = min(limit, lane.redacted_from)
-        return limit
-
     def _allowance(self, lane: Lane, lanes: Iterable[Lane]) -> int:
-        """How many characters past `lane.cleared` may be out."""
-        if self._policy.release is not Release.LAG:
-            return 0
+        """How many characters past `lane.cleared` may be out, in mode `lag`."""
         ahead = sum(
             max(0, other.out - other.cleared) for other in lanes if other is not lane and other.is_judged
         )
@@ -200,3 +201,20 @@ class HeldEvents:
     def _hold(self, held: _Other | _Text | _Calls) -> None:
         self._queue.append(held)
         self.size += held.size
+
+
+def _limit(head: _Text, ahead: int) -> int:
+    """How far the text may leave: an offset in its lane, its end at most."""
+    lane = head.lane
+    limit = head.end
+    if lane.is_judged:
+        limit = min(limit, lane.cleared + ahead)
+    if lane.redacted_from is not None and lane.out < lane.redacted_from:
+        limit = min(limit, lane.redacted_from)
+    return limit
+
+
+def _parts(head: _Text, limit: int) -> bool:
+    """Whether the text may leave up to `limit`, ahead of its end."""
+    following = head.lane.next_cut
+    return limit == head.lane.redacted_from or (following is not None and following <= head.end)

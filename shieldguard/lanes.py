@@ -63,6 +63,13 @@ class Lane:
     def seen(self) -> int:
         return len(self.head) + len(self.pending)
 
+    @property
+    def next_cut(self) -> int | None:
+        """Where the next window ends that is to be judged; None where none is known."""
+        if self.submission is not None:
+            return self.submission.window.end
+        return self.cuts[0][0] if self.cuts else None
+
     def add(self, text: str, windower: Windower, now: float) -> None:
         if not self.pending:
             self.pending_since = now

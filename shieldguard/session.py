@@ -11,15 +11,17 @@ The rules:
 *   Text belongs to a lane: one block, on one channel, of one choice. A lane is cut into windows as it
     grows; its tail is cut when its choice turns to another lane, ends, or waits longer than `max_wait`.
     Each lane has at most one window at the judge.
-*   Text leaves when its lane is cleared that far: judged, and found fit to leave. In mode `lag` up to
+*   Text leaves when its lane is cleared that far: judged, and found fit to leave. An event leaves whole
+    where it can. In mode `lag` up to
     `max_unjudged` characters leave before; in mode `shadow` everything leaves as it comes.
 *   Answers and tool calls also wait until all reasoning that came before them is cleared, in mode
     `lag` too. The tool calls of one turn leave together, complete and cleared.
 *   A redaction begins at its window and lasts: the rest of that text and all later reasoning of its
     choice are left out, its tool calls are refused, and its answers must be judged safe.
-*   An abort drops all that is held, of all choices. `Aborted` is the last event.
+*   An abort lets out what is cleared and drops all else, of all choices. `Aborted` is the last event.
 """
 
+import math
 import secrets
 from collections import deque
 from collections.abc import Iterator
@@ -81,6 +83,7 @@ class GuardSession:
         self._finished = False
         self._left: Ended | None = None  # set once nobody takes events any more
         self._unobservable: set[OpaqueKind] = set()
+        self._next_tick = 0.0  # before then no text has waited too long
 
     # -- what the driver asks ------------------------------------------------------------------
 
@@ -122,7 +125,8 @@ class GuardSession:
         """Take in the source's next event."""
         if self._finished or self.aborted is not None:
             return
-        self.tick(now)
+        if now >= self._next_tick:
+            self.tick(now)
         if self._shadow and not isinstance(event, Relabel):
             self._given.append(event)
         match event:
@@ -155,13 +159,16 @@ class GuardSession:
 
     def tick(self, now: float) -> None:
         """Cut what has waited for `max_wait`."""
+        max_wait = self.policy.max_wait
+        if self.deadline is not None and max_wait is not None:
+            for lane in self._lanes():
+                if lane.pending and lane.pending_since + max_wait <= now:
+                    self._cut_tail(lane, CutBy.CLOCK)
         deadline = self.deadline
-        if deadline is None or now < deadline:
-            return
-        assert self.policy.max_wait is not None
-        for lane in self._lanes():
-            if lane.pending and lane.pending_since + self.policy.max_wait <= now:
-                self._cut_tail(lane, CutBy.CLOCK)
+        # Text that comes after now has all of `max_wait` left.
+        self._next_tick = now + max_wait if max_wait is not None else math.inf
+        if deadline is not None:
+            self._next_tick = min(self._next_tick, deadline)
 
     def fail(self, error: SourceError, now: float) -> None:
         """The source gave something that cannot be guarded: abort (in mode `shadow`, do nothing)."""
@@ -442,10 +449,10 @@ class GuardSession:
             error=error,
         )
         self.aborted_at = now
-        self._held.clear()
+        cleared = self._held.drain(now)
         self._forget_windows()
         if self._left is None:
-            self._given.append(self.aborted)
+            self._given += [*cleared, self.aborted]
 
     def _discard(self, ended: Ended) -> None:
         self._left = ended

@@ -86,6 +86,7 @@ class ThinkSplitter:
         self._markers = {marker.text: marker for marker in markers}
         longest_first = sorted(self._markers, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+        self._first = re.compile("[" + re.escape("".join({text[0] for text in self._markers})) + "]")
         self._beginnings = {text[:n] for text in self._markers for n in range(1, len(text))}
         self._reach = max(map(len, self._markers)) - 1
         self._kept = ""
@@ -93,7 +94,10 @@ class ThinkSplitter:
 
     def feed(self, text: str) -> list[Reasoning | Answer | Passthrough | Relabel]:
         """The events that `text` completes."""
-        return self._split(self._kept + text, final=False)
+        if self._kept or not text or self._first.search(text):
+            return self._split(self._kept + text, final=False)
+        self._line = self._line_before(text, 0, len(text))
+        return [self._event(text)]
 
     def flush(self) -> list[Reasoning | Answer | Passthrough | Relabel]:
         """The rest, at the end of the text."""
@@ -157,9 +161,10 @@ class ThinkSplitter:
         self._channel = marker.to
 
     def _emit(self, events: list[Reasoning | Answer | Passthrough | Relabel], text: str) -> None:
-        if not text:
-            return
+        if text:
+            events.append(self._event(text))
+
+    def _event(self, text: str) -> Reasoning | Answer:
         if self._channel is Channel.REASONING:
-            events.append(Reasoning(text, choice=self._choice))
-        else:
-            events.append(Answer(text, choice=self._choice, tentative=self._tentative))
+            return Reasoning(text, choice=self._choice)
+        return Answer(text, choice=self._choice, tentative=self._tentative)

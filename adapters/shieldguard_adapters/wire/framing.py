@@ -1,6 +1,7 @@
 """Server-sent events as frames that keep their bytes."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shieldguard import WireError
@@ -35,8 +36,7 @@ class SseFramer:
         buffer = self._buffer + data
         frames = []
         begin = 0
-        for found in _FRAME_END.finditer(buffer, searched):
-            end = found.end()
+        for end in _frame_ends(buffer, searched):
             self._check(end - begin)
             frames.append(buffer[begin:end])
             begin = end
@@ -54,6 +54,16 @@ class SseFramer:
             raise WireError(
                 f"an event is over max_frame={self._max_frame!r} bytes; raise the limit to let it through"
             )
+
+
+def _frame_ends(buffer: bytes, start: int) -> Iterator[int]:
+    if b"\r" in buffer:
+        yield from (found.end() for found in _FRAME_END.finditer(buffer, start))
+        return
+    # What nearly all servers send, found in a fraction of the time.
+    end = start
+    while (end := buffer.find(b"\n\n", end) + 2) > 1:
+        yield end
 
 
 def parse_sse(raw: bytes) -> SseFrame:

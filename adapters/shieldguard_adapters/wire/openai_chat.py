@@ -2,15 +2,16 @@
 of those who speak the same format: DeepSeek, vLLM, SGLang, Groq, OpenRouter, LiteLLM, Mistral."""
 
 import json
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from shieldguard import (
     Aborted,
+    Answer,
     End,
     Message,
     QueryFrom,
+    Reasoning,
     Redacted,
     ReleasedEvent,
     SourceEvent,
@@ -77,31 +78,45 @@ class ChatStream:
 
     def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
         out = []
-        for frame, group in groupby(events, key=_frame_of):
-            released = list(group)
+        for frame, released in _by_frame(events):
             if frame is None:
                 out += [self._ending(event) for event in released if isinstance(event, Aborted)]
-            elif frame.is_whole(released) and not self._writer.rewrites(released):
-                self._writer.note(frame, released)
-                out.append(frame.raw)
+            elif frame.template is not None and len(released) == 1:
+                out.append(self._text_frame(frame, frame.template, released[0]))
             else:
-                out.append(_sse(self._writer.fragment(frame, released, "delta")))
+                out.append(self._frame(frame, released))
         return b"".join(out)
 
     def close(self) -> bytes:
         return b""
 
+    def _text_frame(self, frame: Frame, template: FrameTemplate, event: ReleasedEvent) -> bytes:
+        """A frame of one text, which begins no choice and ends none."""
+        if frame.is_whole((event,)):
+            frame.events.clear()  # the events know the frame: spare the garbage collector the circle
+            return frame.raw
+        if isinstance(event, Reasoning | Answer):
+            return template.with_text(event.text)
+        return self._frame(frame, (event,))
+
+    def _frame(self, frame: Frame, released: Sequence[ReleasedEvent]) -> bytes:
+        if frame.is_whole(released) and not self._writer.rewrites(released):
+            self._writer.note(frame, released)
+            return frame.raw
+        return _sse(self._writer.fragment(frame, released, "delta"))
+
     def _read(self, raw: bytes) -> list[SourceEvent]:
         text = self._template.text_of(raw)
         if text is not None and self._alike is not None:
             reader, part, paths = self._alike
-            frame = Frame(raw)
-            frame.paths = paths
+            frame = Frame(raw, template=self._template, paths=paths)
             return reader.take(part, text, Piece(frame, 0, part.paths))
         data = parse_sse(raw).data
         if data is None or data.strip() in ("", "[DONE]"):
             return Frame(raw, "{}").passthrough()
         frame = Frame(raw, data)
+        if (body := frame.without_repeats("delta")) is not None:
+            frame = Frame(_sse(body))
         if frame.choices:
             self._last = {k: v for k, v in frame.body.items() if k in ("id", "created", "model")}
         events, parts = _read_choices(frame, self._readers, self._thinking, "delta")
@@ -117,7 +132,7 @@ class ChatStream:
         if self._alike is None or self._alike[0] is not reader or self._alike[1].paths != part.paths:
             self._template = FrameTemplate()
             self._alike = (reader, part, frame.paths)
-        self._template.learn(frame.raw, part.text)
+        self._template = self._template.learn(frame.raw, part.text)
 
     def _ending(self, aborted: Aborted) -> bytes:
         if self._termination is Termination.ERROR:
@@ -161,6 +176,9 @@ class ChatBody:
     def flush(self) -> list[SourceEvent]:
         readers: dict[int, ChoiceReader] = {}
         frame = Frame(self._data, self._data)
+        if (body := frame.without_repeats("message")) is not None:
+            data = json.dumps(body).encode()
+            frame = Frame(data, data)
         events, _ = _read_choices(frame, readers, self._thinking, "message")
         self._frame = frame
         for reader in readers.values():
@@ -243,9 +261,20 @@ def _read_choices(
     return events, parts
 
 
-def _frame_of(event: ReleasedEvent) -> Frame | None:
-    origin = None if isinstance(event, Aborted) else event.origin
-    return origin.frame if isinstance(origin, Piece) else None
+def _by_frame(events: Iterable[ReleasedEvent]) -> Iterator[tuple[Frame | None, list[ReleasedEvent]]]:
+    """Neighbours that come from the same frame, together."""
+    frame: Frame | None = None
+    group: list[ReleasedEvent] = []
+    for event in events:
+        origin = None if isinstance(event, Aborted) else event.origin
+        own = origin.frame if isinstance(origin, Piece) else None
+        if group and own is not frame:
+            yield frame, group
+            group = []
+        frame = own
+        group.append(event)
+    if group:
+        yield frame, group
 
 
 def _message(message: Any) -> Message:
@@ -269,4 +298,4 @@ def _error(aborted: Aborted) -> dict[str, str]:
 
 
 def _sse(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"

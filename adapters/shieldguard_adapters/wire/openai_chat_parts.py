@@ -31,13 +31,16 @@ from shieldguard import (
     WireError,
 )
 from shieldguard_adapters.wire.framing import parse_sse
+from shieldguard_adapters.wire.template import FrameTemplate
 
 Path: TypeAlias = tuple[str | int, ...]
 
 # What a delta or message may hold beside text.
 _NOT_TEXT = frozenset({"role", "id", "name", "tool_call_id", "annotations", "citations", "signature"})
+_TEXTS = frozenset({"delta", "message", "text"})  # of a choice
 _LISTS = ("content", "reasoning_details", "thinking_blocks", "tool_calls")
-_LIST_TEXTS = ("text", "summary", "thinking")
+# What a typed item may hold beside text. `data` is what an item without text hides.
+_NOT_ITEM_TEXT = _NOT_TEXT | {"type", "format", "data", "status", "encrypted_content", "url"}
 _NO_TEXT: tuple[Path, ...] = ()
 
 
@@ -45,12 +48,20 @@ class Frame:
     """One server-sent event, or one whole body: its bytes, and the events made of it. Its JSON is `data`,
     which is parsed when it is first asked for."""
 
-    __slots__ = ("_body", "_choices", "_data", "events", "kept", "paths", "raw")
+    __slots__ = ("_body", "_choices", "_data", "events", "kept", "paths", "raw", "template")
 
-    def __init__(self, raw: bytes, data: str | bytes | None = None) -> None:
+    def __init__(
+        self,
+        raw: bytes,
+        data: str | bytes | None = None,
+        *,
+        template: FrameTemplate | None = None,
+        paths: Sequence[tuple[int, Path]] = (),
+    ) -> None:
         self.raw = raw
+        self.template = template  # that the frame was read by; its one text can be written by it, too
         self.events: list[SourceEvent] = []
-        self.paths: Sequence[tuple[int, Path]] = ()  # of all texts, by position of the choice
+        self.paths = paths  # of all texts, by position of the choice
         self.kept = 0  # characters that a splitter has not given out yet
         self._data = data
         self._body: dict[str, Any] | None = None
@@ -71,6 +82,15 @@ class Frame:
     def choices(self) -> list[dict[str, Any]]:
         return self._choices if self.body else []
 
+    def without_repeats(self, key: str) -> dict[str, Any] | None:
+        """The body without what some servers send of a choice beside its `key`, "delta" or "message" (the
+        whole message again, in the last chunk); None where there is nothing of the kind."""
+        repeats = _TEXTS - {key}
+        if all(repeats.isdisjoint(choice) for choice in self.choices):
+            return None
+        choices = [{k: v for k, v in choice.items() if k not in repeats} for choice in self.choices]
+        return {**self.body, "choices": choices}
+
     def passthrough(self, position: int = -1, choice: int | None = None) -> list[SourceEvent]:
         event = Passthrough(choice=choice, origin=Piece(self, position, _NO_TEXT))
         self.events.append(event)
@@ -84,7 +104,7 @@ class Frame:
         return events[0] is own[0] if len(own) == 1 else all(map(is_, events, own))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Piece:
     """Where an event comes from: the `origin` of the events of this codec."""
 
@@ -202,6 +222,9 @@ def _parts(delta: dict[str, Any]) -> Iterator[Part]:
             reasoning.setdefault(value, []).append((key,))
         elif isinstance(value, list):
             lists.append(key)
+        elif isinstance(value, dict):
+            for path, text in _item_texts(value, (key,)):
+                reasoning.setdefault(text, []).append(path)
     for key in lists:
         yield from _listed(delta[key], key, reasoning, answers)
     for text, paths in reasoning.items():
@@ -224,7 +247,7 @@ def _listed(
         texts += found
         if item.get("type") == "reasoning.summary":
             yield Part(Reasoning, "", _NO_TEXT, opaque=OpaqueKind.SUMMARISED)
-        if not found and item.get("data"):
+        if not found and (item.get("data") or item.get("encrypted_content")):
             yield Part(Reasoning, "", ((key, position),), opaque=OpaqueKind.ENCRYPTED)
     # The same text often comes as one string, too.
     repeated = tuple(reasoning.pop("".join(text for _, text in texts), ()))
@@ -232,15 +255,18 @@ def _listed(
         yield Part(Reasoning, text, (path, *repeated))
 
 
-def _item_texts(item: dict[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
-    for name in _LIST_TEXTS:
-        value = item.get(name)
-        if isinstance(value, str) and value:
-            yield (*path, name), value
-        elif isinstance(value, list):
-            for position, inner in enumerate(value):
-                if isinstance(inner, dict):
-                    yield from _item_texts(inner, (*path, name, position))
+def _item_texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """All texts in an object or a list, whatever they are called."""
+    if isinstance(value, str):
+        if value:
+            yield path, value
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            yield from _item_texts(inner, (*path, position))
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if name not in _NOT_ITEM_TEXT:
+                yield from _item_texts(inner, (*path, name))
 
 
 def _calls(calls: Any) -> Iterator[Part]:

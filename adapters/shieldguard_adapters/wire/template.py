@@ -5,6 +5,7 @@ differ in their text alone tell where it stands: any other frame with the same b
 is the same object with that text, and need not be parsed.
 """
 
+import json
 import re
 
 # The inside of a JSON string without escapes: its bytes are its text.
@@ -14,9 +15,9 @@ _PLAIN = re.compile(rb'[^"\\\x00-\x1f]+')
 class FrameTemplate:
     """The bytes before and behind the text, once two frames have shown them."""
 
-    def __init__(self) -> None:
-        self._before = b""
-        self._behind = b""
+    def __init__(self, before: bytes = b"", behind: bytes = b"") -> None:
+        self._before = before
+        self._behind = behind
         self._last = (b"", b"")
 
     def text_of(self, raw: bytes) -> str | None:
@@ -31,18 +32,27 @@ class FrameTemplate:
         except UnicodeDecodeError:
             return None  # the parser will say so
 
-    def learn(self, raw: bytes, text: str) -> None:
+    def with_text(self, text: str) -> bytes:
+        """The frame with this text. Only for what `text_of` has read."""
+        return self._before + json.dumps(text)[1:-1].encode() + self._behind
+
+    def learn(self, raw: bytes, text: str) -> "FrameTemplate":
         """Compare a parsed frame with the one before. All frames given must have their one text in the
-        same place of the object."""
-        encoded = text.encode()
+        same place of the object. Gives the template for the next frame: another one where the bytes
+        around the text have changed, as held frames are still to be written with this one."""
+        encoded = text.encode(
+            errors="surrogatepass"
+        )  # half a character, escaped, may come in each of two frames
         last_raw, last = self._last
         self._last = (raw, encoded)
         if last == encoded or _PLAIN.fullmatch(encoded) is None:
-            return
+            return self
         at = last_raw.find(b'"' + last + b'"') + 1
         while at > 0:
             before, behind = last_raw[:at], last_raw[at + len(last) :]
             if raw == before + encoded + behind:
-                self._before, self._behind = before, behind
-                return
+                learned = FrameTemplate(before, behind)
+                learned._last = self._last
+                return learned
             at = last_raw.find(b'"' + last + b'"', at) + 1
+        return self
