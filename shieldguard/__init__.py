@@ -30,11 +30,13 @@ from shieldguard.events import (
     SourceEvent,
     ToolCall,
 )
-from shieldguard.guard import Guard, GuardedStream, SyncGuardedStream
+from shieldguard.guard import Guard
 from shieldguard.judges.protocol import InstantJudge, Judge
 from shieldguard.observers import CutBy, Ended, Observer, StreamReport, Tally, WindowJudged
 from shieldguard.policy import Action, OpaqueReasoning, Policy, Release, Rule
 from shieldguard.session import GuardSession
+from shieldguard.stream import GuardedStream
+from shieldguard.stream_sync import SyncGuardedStream
 from shieldguard.thinking import Marker, Thinking, ThinkSplitter, tag_pair
 from shieldguard.verdicts import RiskCategory, RiskLevel, Verdict
 from shieldguard.windows import SentenceWindower, SizeWindower, Window, Windower

@@ -35,17 +35,16 @@ class Drive:
         judges: JudgeLoop,
         observers: Sequence[Observer],
         splitter: ThinkSplitter,
-        on_verdict: Callable[[], None],
     ) -> None:
         self.session = session
         self.source_error: Exception | None = None
         self.closed_after: float | None = None
         self.final: StreamReport | None = None
         self.in_background = False
+        self.on_verdict: Callable[[], None] = _nothing
         self._judges = judges
         self._observers = observers
         self._splitter = splitter
-        self._on_verdict = on_verdict
         self._asked: dict[Future[Outcome], Window] = {}
         self._told = 0
 
@@ -121,7 +120,7 @@ class Drive:
     def finish_in_background(self) -> None:
         """Judge the rest on the judge's loop. The caller must not touch the session any more."""
         self.in_background = True
-        done, self._on_verdict = self._on_verdict, _nothing
+        done, self.on_verdict = self.on_verdict, _nothing
         self._judges.run(self._drain()).add_done_callback(lambda _: done())
 
     async def _drain(self) -> None:
@@ -137,7 +136,7 @@ class Drive:
     def _ask(self, window: Window) -> None:
         future = self._judges.ask(window)
         self._asked[future] = window
-        future.add_done_callback(lambda _: self._on_verdict())
+        future.add_done_callback(lambda _: self.on_verdict())
 
     def _settle(self, window: Window, outcome: Verdict | JudgeError, at: float) -> None:
         if isinstance(outcome, JudgeError):
@@ -148,6 +147,27 @@ class Drive:
             self._told += 1
             for observer in self._observers:
                 logged(observer.window_judged, record)
+
+
+class DrivenStream:
+    """What is the same of a guarded stream with and without `await`."""
+
+    _drive: Drive
+
+    @property
+    def report(self) -> StreamReport:
+        """The account of the stream: so far, or once it has ended for good."""
+        return self._drive.report()
+
+    def raise_for_risk(self) -> None:
+        """Raise if the stream was aborted; see `StreamReport.raise_for_risk`."""
+        self.report.raise_for_risk()
+
+    def __del__(self) -> None:
+        drive = getattr(self, "_drive", None)
+        if drive is not None and drive.final is None and not drive.in_background:
+            drive.session.abandon()
+            drive.finish()
 
 
 def _nothing() -> None:
