@@ -5,11 +5,14 @@ Offsets are characters from the text's beginning and only grow:
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from shieldguard.errors import JudgeError
 from shieldguard.events import Channel
-from shieldguard.observers import CutBy
-from shieldguard.policy import Rule
+from shieldguard.observers import CutBy, Tally, WindowJudged
+from shieldguard.policy import Action, Rule
+from shieldguard.verdicts import Verdict
 from shieldguard.windows import Window, Windower
 
 
@@ -113,6 +116,26 @@ class Lane:
         self.submitted = end
         return window
 
+    def record(self, stream: str, action: Action, now: float, outcome: Verdict | JudgeError) -> WindowJudged:
+        """The window that was at the judge has come back."""
+        submission = self.submission
+        assert submission is not None
+        self.submission = None
+        return WindowJudged(
+            stream=stream,
+            channel=self.channel,
+            choice=self.choice,
+            block=self.block,
+            start=submission.window.start,
+            end=submission.window.end,
+            action=action,
+            latency=now - submission.at,
+            cut_by=submission.cut_by,
+            joined=submission.joined,
+            verdict=outcome if isinstance(outcome, Verdict) else None,
+            error=outcome if isinstance(outcome, JudgeError) else None,
+        )
+
     def skip(self) -> None:
         """Give up on the windows that wait: they stay unjudged."""
         self.submitted = self.cuts[-1][0]
@@ -152,3 +175,22 @@ class Lane:
         else:
             self.redacted += end - self.out
         self.out = end
+
+
+def tally(lanes: Iterable[Lane], channel: Channel) -> Tally:
+    """What became of the characters of one channel."""
+    own = [lane for lane in lanes if lane.channel is channel]
+    seen = sum(lane.seen for lane in own)
+    released = sum(lane.released for lane in own)
+    redacted = sum(lane.redacted for lane in own)
+    arrivals = [lane.first_seen for lane in own if lane.first_seen is not None]
+    releases = [lane.first_out for lane in own if lane.first_out is not None]
+    return Tally(
+        seen=seen,
+        judged=sum(lane.judged_characters for lane in own),
+        released=released,
+        redacted=redacted,
+        withheld=seen - released - redacted,
+        exposed=sum(lane.exposed for lane in own),
+        added=min(releases) - min(arrivals) if releases else None,
+    )

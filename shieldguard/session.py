@@ -44,8 +44,8 @@ from shieldguard.events import (
     ToolCall,
 )
 from shieldguard.held import Choice, HeldEvents
-from shieldguard.lanes import Lane
-from shieldguard.observers import CutBy, Ended, StreamReport, Tally, WindowJudged
+from shieldguard.lanes import Lane, tally
+from shieldguard.observers import CutBy, Ended, StreamReport, WindowJudged
 from shieldguard.policy import Action, OpaqueReasoning, Policy, Release
 from shieldguard.verdicts import RiskLevel, Verdict
 from shieldguard.windows import SentenceWindower, Window, Windower
@@ -181,7 +181,7 @@ class GuardSession:
         if lane is None:
             return
         action = self._action(lane, verdict)
-        self._record(lane, action, now, verdict=verdict)
+        self._record(lane, action, now, verdict)
         lane.judged_characters += window.end - window.start
         if self._shadow:
             lane.judged = lane.cleared = window.end
@@ -202,7 +202,7 @@ class GuardSession:
         lane = self._lane_of(window)
         if lane is None:
             return
-        self._record(lane, self.policy.on_failure, now, error=error)
+        self._record(lane, self.policy.on_failure, now, error)
         if self._shadow:
             lane.judged = lane.cleared = window.end
         elif self.policy.on_failure is Action.ABORT:
@@ -246,19 +246,17 @@ class GuardSession:
             ended = Ended.ABORTED
         elif source_failed:
             ended = Ended.SOURCE_FAILED
-        elif self._left is not None:
-            ended = self._left
         else:
-            ended = Ended.COMPLETE
+            ended = self._left or Ended.COMPLETE
         return StreamReport(
             stream=self.stream,
             query=self.query,
             ended=ended,
             aborted=self.aborted,
             windows=tuple(self.records),
-            reasoning=self._tally(Channel.REASONING),
-            answer=self._tally(Channel.ANSWER),
-            tool_call=self._tally(Channel.TOOL_CALL),
+            reasoning=tally(self._lanes(), Channel.REASONING),
+            answer=tally(self._lanes(), Channel.ANSWER),
+            tool_call=tally(self._lanes(), Channel.TOOL_CALL),
             unobservable=frozenset(self._unobservable),
             closed_after=closed_after,
         )
@@ -364,37 +362,11 @@ class GuardSession:
             return Action.ABORT
         return action
 
-    def _record(
-        self,
-        lane: Lane,
-        action: Action,
-        now: float,
-        *,
-        verdict: Verdict | None = None,
-        error: JudgeError | None = None,
-    ) -> None:
-        submission = lane.submission
-        assert submission is not None
-        lane.submission = None
-        latency = now - submission.at
-        lane.slow_judge = latency > self.policy.join_after
+    def _record(self, lane: Lane, action: Action, now: float, outcome: Verdict | JudgeError) -> None:
+        record = lane.record(self.stream, action, now, outcome)
+        lane.slow_judge = record.latency > self.policy.join_after
         self._cuts_changed = True
-        self.records.append(
-            WindowJudged(
-                stream=self.stream,
-                channel=lane.channel,
-                choice=lane.choice,
-                block=lane.block,
-                start=submission.window.start,
-                end=submission.window.end,
-                action=action,
-                latency=latency,
-                cut_by=submission.cut_by,
-                joined=submission.joined,
-                verdict=verdict,
-                error=error,
-            )
-        )
+        self.records.append(record)
 
     def _redact(self, lane: Lane, start: int) -> None:
         choice = self._choices[lane.choice]
@@ -463,23 +435,6 @@ class GuardSession:
         self._at_judge.clear()
         for lane in self._lanes():
             lane.cuts.clear()
-
-    def _tally(self, channel: Channel) -> Tally:
-        lanes = [lane for lane in self._lanes() if lane.channel is channel]
-        seen = sum(lane.seen for lane in lanes)
-        released = sum(lane.released for lane in lanes)
-        redacted = sum(lane.redacted for lane in lanes)
-        arrivals = [lane.first_seen for lane in lanes if lane.first_seen is not None]
-        releases = [lane.first_out for lane in lanes if lane.first_out is not None]
-        return Tally(
-            seen=seen,
-            judged=sum(lane.judged_characters for lane in lanes),
-            released=released,
-            redacted=redacted,
-            withheld=seen - released - redacted,
-            exposed=sum(lane.exposed for lane in lanes),
-            added=min(releases) - min(arrivals) if releases else None,
-        )
 
 
 _CHANNELS = {
