@@ -71,13 +71,12 @@ def main() -> None:
     for (group, _), report in zip(chosen, reports, strict=True):
         counts[group].add(report)
     print(
-        "| traces | number | aborted | flagged or aborted | windows without a verdict | characters out unjudged |"
+        "| traces | number | aborted | aborted or flagged | windows without verdict | characters unjudged |"
     )
     print("|---|--:|--:|--:|--:|--:|")
     for group, count in sorted(counts.items()):
-        print(
-            f"| {group} | {count.traces} | {count.aborted} | {count.flagged} | {count.failures} | {count.exposed} |"
-        )
+        cells = (group, count.traces, count.aborted, count.flagged, count.failures, count.exposed)
+        print(f"| {' | '.join(map(str, cells))} |")
     late = sum(count.answers for count in counts.values())
     print(f"\nAborted after some of the answer had left: {late}.")
 

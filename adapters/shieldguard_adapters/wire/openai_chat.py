@@ -72,9 +72,7 @@ class ChatStream:
 
     def flush(self) -> list[SourceEvent]:
         events = [event for raw in self._framer.flush() for event in self._read(raw)]
-        for reader in self._readers.values():
-            events += reader.flush()
-        return events
+        return events + self._kept()
 
     def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
         out = []
@@ -113,7 +111,8 @@ class ChatStream:
             return reader.take(part, text, Piece(frame, 0, part.paths))
         data = parse_sse(raw).data
         if data is None or data.strip() in ("", "[DONE]"):
-            return Frame(raw, "{}").passthrough()
+            # What comes behind "[DONE]" would not be read.
+            return (self._kept() if data else []) + Frame(raw, "{}").passthrough()
         frame = Frame(raw, data)
         if (body := frame.without_repeats("delta")) is not None:
             frame = Frame(_sse(body))
@@ -123,6 +122,10 @@ class ChatStream:
         if len(frame.choices) == len(parts) == len(events) == 1 and len(parts[0].paths) == 1:
             self._learn(frame, parts[0])
         return events
+
+    def _kept(self) -> list[SourceEvent]:
+        """What might have become a tag and will not."""
+        return [event for reader in self._readers.values() for event in reader.flush()]
 
     def _learn(self, frame: Frame, part: Part) -> None:
         """Know the next frame that differs in its text alone."""

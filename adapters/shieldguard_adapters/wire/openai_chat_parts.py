@@ -241,7 +241,8 @@ def _listed(
         if not isinstance(item, dict):
             raise WireError(f"{key!r} should hold objects, not {item!r}")
         if item.get("type") == "text" and key == "content":
-            answers.append(Part(Answer, _text(item, "text"), ((key, position, "text"),), inline=True))
+            if text := _text(item, "text"):
+                answers.append(Part(Answer, text, ((key, position, "text"),), inline=True))
             continue
         found = list(_item_texts(item, (key, position)))
         texts += found
