@@ -70,9 +70,7 @@ def main() -> None:
     reports = anyio.run(lambda: play([trace for _, trace in chosen], guard, screen, pace=0))
     for (group, _), report in zip(chosen, reports, strict=True):
         counts[group].add(report)
-    print(
-        "| traces | number | aborted | aborted or flagged | windows without verdict | characters unjudged |"
-    )
+    print("| traces | number | aborted | aborted or flagged | no verdict | characters out unjudged |")
     print("|---|--:|--:|--:|--:|--:|")
     for group, count in sorted(counts.items()):
         cells = (group, count.traces, count.aborted, count.flagged, count.failures, count.exposed)
