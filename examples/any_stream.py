@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from shieldguard import Aborted, Answer, Guard, Reasoning
+from shieldguard import Aborted, Answer, Guard, Passthrough, Reasoning
 
 
 async def model(text: str) -> AsyncIterator[str]:
@@ -26,14 +26,12 @@ async def main() -> None:
     async with guard.stream(model(HARMLESS), query="Why does bread need salt?") as stream:
         async for event in stream:
             match event:
-                case Reasoning(text):
-                    print(f"thinks: {text}")
-                case Answer(text):
-                    print(f"says:   {text}")
+                case Reasoning(text) | Answer(text) | Passthrough(text):
+                    print(text, end="", flush=True)
                 case Aborted(notice=notice):
-                    print(f"stopped: {notice}")
+                    print(f"\n{notice}")
     report = stream.report
-    print(f"{report.ended}, level {report.level}: {report.reasoning.judged} characters of reasoning judged")
+    print(f"\n{report.ended}, level {report.level}: {report.reasoning.judged} characters of reasoning judged")
 
 
 if __name__ == "__main__":

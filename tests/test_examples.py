@@ -34,8 +34,9 @@ def test_every_example_has_a_test() -> None:
 
 def test_any_stream_passes_a_harmless_thought_whole() -> None:
     output = run("any_stream.py")
-    said = "".join(line[8:] for line in output.splitlines() if line.startswith("says: "))
-    assert said.startswith("It slows the yeast") and said.endswith("2 % is usual.")
+    thought, _, answer = output.partition("</think>")
+    assert thought.startswith("<think>The user asks why") and thought.endswith("the flour's weight.")
+    assert answer.startswith("It slows the yeast")
     assert "complete, level 0:" in output
 
 

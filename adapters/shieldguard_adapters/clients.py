@@ -5,8 +5,10 @@ The hooks keep the client's proxies, mounts, timeouts and retries. Guarded so fa
 legacy completions, stored completions) is refused before it is sent.
 """
 
+import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -16,6 +18,7 @@ from shieldguard import (
     Guard,
     GuardedStream,
     QueryFrom,
+    ShieldguardError,
     StreamReport,
     SyncGuardedStream,
     Thinking,
@@ -105,6 +108,21 @@ def _library(http: object) -> ModuleType:
     raise UnguardedClient(f"{http!r} is neither an httpx nor an httpx2 client")
 
 
+@contextmanager
+def _final() -> Iterator[None]:
+    """Raise our errors as openai's own, too: openai 2 takes all others for connections that broke, and
+    sends the request again."""
+    try:
+        yield
+    except ShieldguardError as error:
+        raise _final_kind(type(error), sys.modules["openai"].OpenAIError)(*error.args) from None
+
+
+@cache
+def _final_kind(kind: type[Exception], base: type[Exception]) -> type[Exception]:
+    return type(kind.__name__, (kind, base), {"__module__": kind.__module__})
+
+
 class _Hooks:
     """The event hooks of one HTTP client."""
 
@@ -131,11 +149,13 @@ class _Hooks:
             # So that the frames come as text and not compressed.
             request.headers["accept-encoding"] = "identity"
         elif not any(f"{part}/" in f"{path}/" for part in _HARMLESS):
-            raise UnguardedClient(
-                f"{request.method} {path!r} is not guarded by shieldguard yet and was not sent; "
-                "use chat completions, or a client without a guard"
-            )
+            with _final():
+                raise UnguardedClient(
+                    f"{request.method} {path!r} is not guarded by shieldguard yet and was not sent; "
+                    "use chat completions, or a client without a guard"
+                )
 
+    @_final()
     def response(self, response: Any) -> None:
         if (made := self._codec(response)) is not None:
             codec, request = made
@@ -148,12 +168,13 @@ class _Hooks:
         self.request(request)
 
     async def async_response(self, response: Any) -> None:
-        if (made := self._codec(response)) is not None:
-            codec, request = made
-            stream = self.guard.stream(
-                _AsyncDecoded(response, codec), query=request.query, redactable=request.redactable
-            )
-            self._replace(response, _byte_streams(self.library)[1](stream, codec), stream)
+        with _final():
+            if (made := self._codec(response)) is not None:
+                codec, request = made
+                stream = self.guard.stream(
+                    _AsyncDecoded(response, codec), query=request.query, redactable=request.redactable
+                )
+                self._replace(response, _byte_streams(self.library)[1](stream, codec), stream)
 
     def _codec(self, response: Any) -> tuple[Codec, Request] | None:
         sent = response.request

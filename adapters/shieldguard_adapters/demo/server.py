@@ -63,9 +63,7 @@ def recite(traces: Sequence[Trace], *, pace: float) -> Iterator[Recital]:
 async def _frames(trace: Trace, pace: float, recital: Recital) -> AsyncIterator[bytes]:
     yield _chunk(trace.name, {"role": "assistant", "content": ""})
     for field_name, text in (("reasoning_content", trace.reasoning), ("content", trace.answer)):
-        for word in re.findall(r"\S*\s*", text):
-            if not word:
-                continue
+        for word in re.findall(r"\s*\S+|\s+", text):
             yield _chunk(trace.name, {field_name: word})
             recital.sent += len(word)
             await anyio.sleep(len(word) / pace if pace else 0)
