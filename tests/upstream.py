@@ -27,14 +27,18 @@ class Script:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     hold_open: bool = False  # keep the connection after the last piece
+    cut: bool = False  # break the connection after the last piece
 
 
 @dataclass
 class Upstream:
-    """`sent` counts the pieces of the last answer, `closed_at` says when its client went away."""
+    """`sent` counts the pieces of the last answer, `closed_at` says when its client went away. A model in
+    `models` answers by the script of its own, and what is in `first` is answered before all else."""
 
     url: str = ""
     script: Script = field(default_factory=lambda: Script([]))
+    models: dict[str, Script] = field(default_factory=dict)
+    first: list[Script] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     sent: int = 0
     closed_at: float | None = None
@@ -42,13 +46,16 @@ class Upstream:
 
     def play(self, script: Script) -> None:
         self.script = script
+        self.first.clear()
+        self.requests.clear()
         self.sent = 0
         self.closed_at = None
         self.finished.clear()
 
     async def answer(self, request: Request) -> Response:
-        self.requests.append(json.loads(await request.body() or b"{}"))
-        script = self.script
+        asked = json.loads(await request.body() or b"{}")
+        self.requests.append(asked)
+        script = self.first.pop(0) if self.first else self.models.get(asked.get("model"), self.script)
 
         async def body() -> AsyncIterator[bytes]:
             try:
@@ -58,6 +65,8 @@ class Upstream:
                     await anyio.sleep(script.delay)
                 if script.hold_open:
                     await anyio.sleep(30)
+                if script.cut:
+                    raise ConnectionResetError
             except BaseException:
                 self.closed_at = time.monotonic()
                 raise
@@ -73,7 +82,7 @@ class Upstream:
 def serve() -> Iterator[Upstream]:
     upstream = Upstream()
     app = Starlette(routes=[Route("/{path:path}", upstream.answer, methods=["GET", "POST", "DELETE"])])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     listener = socket.create_server(("127.0.0.1", 0))
     upstream.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -117,3 +126,14 @@ def chat(
         *([USAGE] if usage else []),
         DONE,
     ]
+
+
+def completion(*messages: dict[str, Any], finish_reason: str = "stop") -> bytes:
+    """The body of a chat completion in one piece, one choice a message."""
+    choices = [
+        {"index": index, "message": {"role": "assistant", **message}, "finish_reason": finish_reason}
+        for index, message in enumerate(messages)
+    ]
+    body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
+    body["usage"] = {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14}
+    return json.dumps(body).encode()

@@ -56,7 +56,7 @@ def demo(
     file: Annotated[str | None, typer.Option(help="A trace of your own, '-' for standard input.")] = None,
     judge: Judge = None,
     config: Config = None,
-    pace: Annotated[float, typer.Option(help="Characters a second; 0 for as fast as can be.")] = 160,
+    pace: Annotated[float, typer.Option(min=0, help="Characters a second; 0 for as fast as can be.")] = 160,
     as_json: Json = False,
 ) -> None:
     """Guard a model that thinks aloud: a local server recites, the real OpenAI client reads."""
@@ -80,10 +80,8 @@ def check(
     """Judge one trace, window by window, and exit with 1 if it is harmful."""
     from shieldguard_adapters.demo.show import summary, verdict_line
 
-    try:
-        threshold = RiskLevel(level)
-    except ValueError:
-        raise typer.BadParameter(f"--level must be 0.5 or 1, not {level!r}") from None
+    if level not in (RiskLevel.POTENTIAL, RiskLevel.HARMFUL):
+        raise typer.BadParameter(f"--level must be 0.5 or 1, not {level!r}")
     trace = load_trace(file)
     report = _check(trace if query is None else replace(trace, query=query), _guard(config, judge))
     console = Console()
@@ -95,7 +93,7 @@ def check(
         console.print(f"level {report.level}: {trace.name}")
     if report.failures:
         raise ShieldguardError(f"{report.failures} windows had no verdict; the trace counts as unjudged")
-    if report.level is not None and report.level >= threshold:
+    if report.level is not None and report.level >= level:
         raise typer.Exit(1)
 
 

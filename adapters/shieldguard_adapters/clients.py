@@ -115,12 +115,12 @@ def _final() -> Iterator[None]:
     try:
         yield
     except ShieldguardError as error:
-        raise _final_kind(type(error), sys.modules["openai"].OpenAIError)(*error.args) from None
-
-
-@cache
-def _final_kind(kind: type[Exception], base: type[Exception]) -> type[Exception]:
-    return type(kind.__name__, (kind, base), {"__module__": kind.__module__})
+        if (openai := sys.modules.get("openai")) is None:
+            raise
+        kind: type[Exception] = type(error)
+        both = (kind, openai.OpenAIError)
+        final = type(kind.__name__, both, {"__module__": kind.__module__})
+        raise final(*error.args) from None
 
 
 class _Hooks:
@@ -143,17 +143,17 @@ class _Hooks:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @_final()
     def request(self, request: Any) -> None:
         path = request.url.path.rstrip("/")
         if request.method == "POST" and path.endswith(_GUARDED):
             # So that the frames come as text and not compressed.
             request.headers["accept-encoding"] = "identity"
         elif not any(f"{part}/" in f"{path}/" for part in _HARMLESS):
-            with _final():
-                raise UnguardedClient(
-                    f"{request.method} {path!r} is not guarded by shieldguard yet and was not sent; "
-                    "use chat completions, or a client without a guard"
-                )
+            raise UnguardedClient(
+                f"{request.method} {path!r} is not guarded by shieldguard yet and was not sent; "
+                "use chat completions, or a client without a guard"
+            )
 
     @_final()
     def response(self, response: Any) -> None:
@@ -208,7 +208,15 @@ def _inflater(response: Any) -> Callable[[bytes], bytes]:
     if encoding in ("", "identity"):
         return bytes
     if encoding in ("gzip", "deflate"):
-        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
+        inflate = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
+
+        def inflated(data: bytes) -> bytes:
+            try:
+                return inflate(data)
+            except zlib.error as error:
+                raise WireError(f"the response is not {encoding!r} as it says: {error}") from None
+
+        return inflated
     raise WireError(f"content encoding {encoding!r} cannot be read, so the response cannot be guarded")
 
 

@@ -4,13 +4,16 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.panel import Panel
-from rich.text import Text
-
-from shieldguard import AbortCause, Ended, RiskLevel, StreamReport, WindowJudged
+from shieldguard import AbortCause, Ended, MissingDependency, RiskLevel, StreamReport, WindowJudged
 from shieldguard_adapters.demo.server import Recital
 from shieldguard_adapters.traces import Trace
+
+try:
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+except ImportError:
+    raise MissingDependency("rich", "demo") from None
 
 _COLOURS = {RiskLevel.SAFE: "green", RiskLevel.POTENTIAL: "yellow", RiskLevel.HARMFUL: "red"}
 

@@ -1,0 +1,1 @@
+"""Measuring judges on labelled traces."""

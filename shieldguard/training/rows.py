@@ -1,0 +1,133 @@
+"""The rows that the embedded judge is trained on, read from a data folder.
+
+Rows under a non-commercial licence are left out here, once and for all: the weights ship to users.
+"""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from shieldguard.errors import ConfigError
+from shieldguard.events import Channel
+
+TRAINING_SPLITS = frozenset({"train", "val"})
+_NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non-?commercial", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One text and its level.
+
+    From character `potential_at` on the text so far rates 0.5 or more, and 1 from `harmful_at` on; each
+    sentence that brings it there ends at `…_until`. None where the text never does. `question` is the same
+    for rows that may not stand on both sides of a split.
+    """
+
+    text: str
+    level: float
+    source: str
+    licence: str
+    question: str
+    channel: Channel = Channel.REASONING
+    potential_at: int | None = None
+    potential_until: int | None = None
+    harmful_at: int | None = None
+    harmful_until: int | None = None
+
+
+def may_ship(licence: str) -> bool:
+    """Whether weights trained on a row under this licence may be given to users: not under an NC one."""
+    return not _NON_COMMERCIAL.search(licence)
+
+
+def read(data: Path) -> tuple[list[Row], int]:
+    """Every row to train on, and how many were left out for their licence. No row of a test split.
+
+    Raises `ConfigError` where a file is absent or cannot be read.
+    """
+    found = [
+        *_reasoning(data, "train"),
+        *_reasoning(data, "val"),
+        *_benign(_lines(data / "benign" / "ordinary.jsonl.gz")),
+        *_benign(_lines(data / "benign" / "sensitive.jsonl.gz")),
+        *_benign(_own()),
+        *_answers(data),
+    ]
+    kept = [row for row in found if may_ship(row.licence)]
+    return kept, len(found) - len(kept)
+
+
+def _reasoning(data: Path, split: str) -> Iterator[Row]:
+    for row in _lines(data / "reasoning" / f"{split}.jsonl.gz"):
+
+        def end(sentence: int | None, spans: Any = row["sentences"]) -> int | None:
+            return None if sentence is None else int(spans[sentence][1])
+
+        yield Row(
+            text=row["thought"],
+            level=float(row["level"]),
+            source=row["source"],
+            licence=row["licence"],
+            question=_question(row),
+            potential_at=row["onset_half_char"],
+            potential_until=end(row["onset_half"]),
+            harmful_at=row["onset_one_char"],
+            harmful_until=end(row["onset_one"]),
+        )
+
+
+def _benign(rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    for row in rows:
+        if row["split"] not in TRAINING_SPLITS:
+            continue
+        for channel, text in ((Channel.REASONING, row["thought"]), (Channel.ANSWER, row["answer"])):
+            if text:
+                yield Row(
+                    text=text,
+                    level=0.0,
+                    source=row["source"],
+                    licence=row["licence"],
+                    question=_question(row),
+                    channel=channel,
+                )
+
+
+def _answers(data: Path) -> Iterator[Row]:
+    for row in _lines(data / "answers" / "qa.jsonl.gz"):
+        if row["split"] in TRAINING_SPLITS:
+            yield Row(
+                text=row["answer"],
+                level=float(row["label"]),
+                source=row["source"],
+                licence=row["licence"],
+                question=_question(row),
+                channel=Channel.ANSWER,
+            )
+
+
+def _question(row: dict[str, Any]) -> str:
+    return " ".join(row["query"].lower().split()) or str(row["id"])
+
+
+def _own() -> Iterator[dict[str, Any]]:
+    """Reasoning about code, written for this purpose."""
+    text = resources.files(__package__).joinpath("code_reasoning.jsonl").read_text(encoding="utf-8")
+    return (json.loads(line) for line in text.splitlines())
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise ConfigError(
+            f"cannot read {str(path)!r}: {error!r}; "
+            "give the folder that holds reasoning/, benign/ and answers/"
+        ) from error
