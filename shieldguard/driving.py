@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TypeAlias
 
-from shieldguard.errors import JudgeError, SourceError
+from shieldguard.errors import JudgeError, JudgeTimeout, SourceError
 from shieldguard.events import ReleasedEvent, SourceEvent
 from shieldguard.judging import JudgeLoop, Outcome, logged
 from shieldguard.observers import Observer, StreamReport
@@ -17,6 +17,10 @@ from shieldguard.windows import Window
 
 SourceItem: TypeAlias = str | SourceEvent | list[SourceEvent]
 """What a source gives: text with inline think tags, events, or several events at once."""
+
+# How long past its deadline a judge may be that should have been cancelled. One that blocks its event loop
+# cannot be; it is given up, so that no stream waits for it without end.
+_GRACE = 0.25
 
 # How long an instant judge may be asked in place before the caller's loop gets a turn (promise 10).
 _TURN = 0.005
@@ -53,6 +57,14 @@ class Drive:
         """The judgements in flight."""
         return self._asked.keys()
 
+    @property
+    def patience(self) -> float | None:
+        """Seconds until a judgement in flight is overdue; None where none is in flight."""
+        if self.in_background or not self._asked:
+            return None
+        first = min(window.deadline for window in self._asked.values())
+        return max(0.0, first + _GRACE - time.monotonic())
+
     def receive(self, item: SourceItem) -> None:
         now = time.monotonic()
         for event in self._events(item):
@@ -82,6 +94,9 @@ class Drive:
         if self._asked:
             for future in [future for future in self._asked if future.done()]:
                 self._settle(self._asked.pop(future), *future.result())
+            overdue = [f for f, window in self._asked.items() if begun > window.deadline + _GRACE]
+            for future in overdue:
+                self._give_up(future, begun)
         while windows := self.session.windows(time.monotonic()):
             for window in windows:
                 if outcome := self._judges.ask_now(window):
@@ -137,6 +152,12 @@ class Drive:
         future = self._judges.ask(window)
         self._asked[future] = window
         future.add_done_callback(lambda _: self.on_verdict())
+
+    def _give_up(self, future: "Future[Outcome]", now: float) -> None:
+        window = self._asked.pop(future)
+        future.cancel()
+        error = JudgeTimeout("no verdict, and the judge could not be cancelled: it blocks its event loop")
+        self._settle(window, error, now)
 
     def _settle(self, window: Window, outcome: Verdict | JudgeError, at: float) -> None:
         if isinstance(outcome, JudgeError):

@@ -277,13 +277,13 @@ class GuardSession:
         channel = _CHANNELS[type(event)]
         lane = choice.lanes.get((channel, event.block))
         if lane is None:
-            rule = self.policy.rule(channel)
-            if isinstance(event, Answer) and event.tentative:
-                rule = rule or self.policy.reasoning
-            lane = Lane(channel, event.choice, event.block, rule, rule is not None or choice.strict)
+            is_judged = choice.strict or self.policy.rule(channel) is not None
+            lane = Lane(channel, event.choice, event.block, is_judged)
             if choice.redacted and channel is Channel.REASONING:
                 lane.redacted_from = 0
             choice.lanes[channel, event.block] = lane
+        if isinstance(event, Answer) and event.tentative:
+            lane.start_judging()
         return lane
 
     def _turn(self, choice: Choice, to: Lane | None) -> None:
@@ -346,6 +346,8 @@ class GuardSession:
         if key in choice.lanes:
             key = (Channel.REASONING, -1 - len(choice.lanes))
         choice.lanes[key] = lane
+        if choice.redacted and lane.redacted_from is None:
+            lane.redacted_from = lane.out
 
     # -- verdicts ------------------------------------------------------------------------------
 
@@ -354,7 +356,8 @@ class GuardSession:
         return self._at_judge.pop(id(window), None)
 
     def _action(self, lane: Lane, verdict: Verdict) -> Action:
-        action = (lane.rule or self.policy.reasoning).action(verdict.level)
+        rule = self.policy.rule(lane.channel) or self.policy.reasoning
+        action = rule.action(verdict.level)
         must_be_safe = lane.channel is Channel.ANSWER and self._choices[lane.choice].redacted
         if must_be_safe and action is not Action.ABORT and verdict.level is not RiskLevel.SAFE:
             action = Action.REDACT

@@ -1,5 +1,6 @@
 """Guarded streams for `async for`."""
 
+import math
 import time
 import weakref
 from collections import deque
@@ -236,7 +237,9 @@ class GuardedStream(DrivenStream):
     async def _change(self) -> None:
         if self._changed is None:
             self._changed = anyio.Event()
-        await self._changed.wait()
+        patience = self._drive.patience
+        with anyio.move_on_after(patience if patience is not None else math.inf):
+            await self._changed.wait()
 
 
 def _call(method: "weakref.WeakMethod[Callable[[], None]]") -> None:

@@ -89,7 +89,7 @@ class SyncGuardedStream(DrivenStream):
             if session.wants_data:
                 self._read()
             elif not drive.advance():
-                futures.wait(drive.asked, return_when=futures.FIRST_COMPLETED)
+                futures.wait(drive.asked, timeout=drive.patience, return_when=futures.FIRST_COMPLETED)
 
     def _end(self) -> None:
         self._close_source()

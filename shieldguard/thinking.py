@@ -61,9 +61,9 @@ class ThinkSplitter:
 
     A marker may be split anywhere across pieces: what could become one is kept until the next piece or
     `flush()`. Quoted markers (right behind a quote or backtick) and reasoning markers in mid-line of an
-    answer are text. The first closing tag closes, nested openings or not; a wrong guess changes which
-    channel a text is judged on, never whether it is judged. The texts given out, joined, are the text
-    fed in.
+    answer are text; what follows them in an answer is tentative. The first closing tag closes, nested
+    openings or not. So a wrong guess changes which channel a text is judged on, never whether it is
+    judged. The texts given out, joined, are the text fed in.
     """
 
     def __init__(
@@ -116,6 +116,10 @@ class ThinkSplitter:
             past = found.end()
             marker = self._markers[found.group()]
             if self._is_text(marker, text, line_start, found.start()):
+                if marker.to is Channel.REASONING and self._channel is Channel.ANSWER and not self._tentative:
+                    self._emit(events, text[done : found.start()])
+                    done = found.start()
+                    self._tentative = True
                 continue
             self._emit(events, text[done : found.start()])
             self._switch(events, marker)

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import anyio
-
 from shieldguard import (
     Answer,
     End,
@@ -65,7 +63,7 @@ def demo(
     from shieldguard_adapters.demo.show import Screen
 
     traces = [load_trace(file)] if file else list(ALL)
-    anyio.run(lambda: play(traces, _guard(config, judge), Screen(Console(), as_json), pace=pace))
+    play(traces, _guard(config, judge), Screen(Console(), as_json), pace=pace)
 
 
 @app.command()
