@@ -79,7 +79,7 @@ class GuardSession:
         self._given: deque[ReleasedEvent] = deque()  # free to leave, whatever the queue holds
         self._held = HeldEvents(self.policy)
         self._at_judge: dict[int, Lane] = {}  # by id() of the window, which its submission keeps alive
-        self._cuts_changed = False
+        self._waiting: list[Lane] = []  # those with windows to submit, in the order in which they were cut
         self._finished = False
         self._left: Ended | None = None  # set once nobody takes events any more
         self._unobservable: set[OpaqueKind] = set()
@@ -215,15 +215,15 @@ class GuardSession:
 
     def windows(self, now: float) -> list[Window]:
         """The windows to be judged now, each named once."""
-        if not self._cuts_changed or self.aborted is not None:
-            return []
-        self._cuts_changed = False
-        ready = []
-        for lane in self._lanes():
+        ready: list[Window] = []
+        if not self._waiting or self.aborted is not None:
+            return ready
+        for lane in self._waiting:
             if lane.submission is None and lane.cuts and lane.is_judged:
                 window = lane.submit(self.query, self.stream, now + self.policy.judge_timeout, now)
                 self._at_judge[id(window)] = lane
                 ready.append(window)
+        self._waiting = [lane for lane in self._waiting if lane.cuts]
         return ready
 
     def take(self, now: float, limit: int | None = None) -> list[ReleasedEvent]:
@@ -299,7 +299,11 @@ class GuardSession:
 
     def _cut_tail(self, lane: Lane, by: CutBy) -> None:
         lane.cut_tail(by)
-        self._cuts_changed = True
+        self._wait(lane)
+
+    def _wait(self, lane: Lane) -> None:
+        if lane.cuts and lane not in self._waiting:
+            self._waiting.append(lane)
 
     # -- receiving -----------------------------------------------------------------------------
 
@@ -309,8 +313,7 @@ class GuardSession:
         if choice.active is not lane:
             self._turn(choice, lane)
         lane.add(event.text, self.windower, now)
-        if lane.cuts:
-            self._cuts_changed = True
+        self._wait(lane)
         if self._shadow:
             lane.move_out(lane.seen, released=True, now=now)
             if lane.cut - lane.submitted > self.policy.max_held:
@@ -368,7 +371,6 @@ class GuardSession:
     def _record(self, lane: Lane, action: Action, now: float, outcome: Verdict | JudgeError) -> None:
         record = lane.record(self.stream, action, now, outcome)
         lane.slow_judge = record.latency > self.policy.join_after
-        self._cuts_changed = True
         self.records.append(record)
 
     def _redact(self, lane: Lane, start: int) -> None:
@@ -387,7 +389,6 @@ class GuardSession:
         if choice.strict:
             return
         choice.strict = True
-        self._cuts_changed = True
         for lane in choice.lanes.values():
             lane.start_judging()
 
