@@ -119,6 +119,17 @@ class HeldEvents:
             gate = choice.uncleared() if choice is not None and isinstance(event, End) else ()
             self._hold(_Other(event, gate))
 
+    def redact_behind(self, lane: Lane, start: int) -> None:
+        """Mark the reasoning of the same choice that came behind `start` in `lane`."""
+        behind = lane.out > start
+        for held in self._queue:
+            if not isinstance(held, _Text) or held.lane.choice != lane.choice:
+                continue
+            if held.lane is lane:
+                behind = behind or held.end > start
+            elif behind and held.lane.channel is Channel.REASONING and held.lane.redacted_from is None:
+                held.lane.redacted_from = held.end - len(held.event.text)
+
     def drain(self, now: float) -> list[ReleasedEvent]:
         """All that is cleared, to the last character. What is left can never leave."""
         drained: list[ReleasedEvent] = []

@@ -379,11 +379,10 @@ class GuardSession:
         self._be_strict(choice)
         if lane.redacted_from is None:
             lane.redacted_from = max(start, lane.out)
-        later = False
+        self._held.redact_behind(lane, start)
         for other in choice.lanes.values():
             if other.channel is Channel.REASONING and other.redacted_from is None:
-                other.redacted_from = other.out if later else other.seen
-            later = later or other is lane
+                other.redacted_from = other.seen
 
     def _be_strict(self, choice: Choice) -> None:
         if choice.strict:
