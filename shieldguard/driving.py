@@ -15,7 +15,7 @@ from shieldguard.thinking import ThinkSplitter
 from shieldguard.verdicts import Verdict
 from shieldguard.windows import Window
 
-SourceItem: TypeAlias = str | SourceEvent | list[SourceEvent]
+SourceItem: TypeAlias = str | SourceEvent | Sequence[SourceEvent]
 """What a source gives: text with inline think tags, events, or several events at once."""
 
 # How long past its deadline a judge may be that should have been cancelled. One that blocks its event loop
@@ -73,7 +73,7 @@ class Drive:
     def _events(self, item: SourceItem) -> Sequence[SourceEvent]:
         if isinstance(item, str):
             return self._splitter.feed(item)
-        return item if isinstance(item, list) else (item,)
+        return item if isinstance(item, list | tuple) else (item,)
 
     def end_of_source(self, error: Exception | None = None) -> None:
         """The source is exhausted, or raised `error`, which is raised again once all is told."""

@@ -28,6 +28,7 @@ class Marker:
 
 
 def tag_pair(opening: str, closing: str) -> tuple[Marker, Marker]:
+    """The markers of a vocabulary with one tag to open reasoning and one to close it."""
     return Marker(opening, Channel.REASONING), Marker(closing, Channel.ANSWER)
 
 
@@ -53,7 +54,8 @@ HARMONY = (
 )
 DEFAULT_MARKERS = (*THINK, *THINKING, *KIMI, *MINIMAX, *COHERE, *IMPLIED, *HARMONY)
 
-_QUOTES = "`'\"“‘"
+# A quote with text right before it closes what it quotes: `he said "yes."</think>`.
+_OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{])[`'\"]$|[“‘]$")
 
 
 class ThinkSplitter:
@@ -111,7 +113,7 @@ class ThinkSplitter:
         events: list[Reasoning | Answer | Passthrough | Relabel] = []
         done = past = line_start = 0
         for found in self._pattern.finditer(text):
-            if not final and found.end() == len(text) and found.group() in self._beginnings:
+            if not final and self._safe_end(text, past) <= found.start():
                 break
             past = found.end()
             marker = self._markers[found.group()]
@@ -143,7 +145,7 @@ class ThinkSplitter:
 
     def _is_text(self, marker: Marker, text: str, line_start: int, at: int) -> bool:
         line = self._line_before(text, line_start, at)
-        if line[-1:] and line[-1] in _QUOTES:
+        if _OPENING_QUOTE.search(line):
             return True
         opens_in_answer = marker.to is Channel.REASONING and self._channel is Channel.ANSWER
         return opens_in_answer and not marker.text.startswith("<|") and bool(line.strip())
@@ -154,7 +156,7 @@ class ThinkSplitter:
         newline = text.rfind("\n", line_start, at)
         begins_here = newline >= 0 or line_start > 0
         line = text[max(newline + 1, line_start) : at] if begins_here else self._line + text[:at]
-        return line if len(line) < 3 else line.strip()[:1] + line[-1]
+        return line if len(line) < 4 else line.strip()[:1] + line[-2:]
 
     def _switch(self, events: list[Reasoning | Answer | Passthrough | Relabel], marker: Marker) -> None:
         if marker.to is None or (marker.implied and self._channel is Channel.ANSWER):
