@@ -22,8 +22,8 @@ SourceItem: TypeAlias = str | SourceEvent | Sequence[SourceEvent]
 # cannot be; it is given up, so that no stream waits for it without end.
 _GRACE = 0.25
 
-# How long an instant judge may be asked in place before the caller's loop gets a turn (promise 10).
-_TURN = 0.005
+# How long a stream may keep the caller's loop before others get a turn (promise 10).
+TURN = 0.002
 
 
 class Drive:
@@ -51,6 +51,11 @@ class Drive:
         self._splitter = splitter
         self._asked: dict[Future[Outcome], Window] = {}
         self._told = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the books are closed, or somebody else closes them."""
+        return self.final is not None or self.in_background
 
     @property
     def asked(self) -> Iterable["Future[Outcome]"]:
@@ -87,13 +92,20 @@ class Drive:
             self.session.receive(event, now)
         self.session.finish(now)
 
+    def leave(self) -> None:
+        """The consumer has gone: what came is still to be judged."""
+        now = time.monotonic()
+        for event in self._splitter.flush():
+            self.session.receive(event, now)
+        self.session.leave(now)
+
     def advance(self) -> bool:
         """Take verdicts in and hand windows out. True where more could be done at once: give other
         tasks a turn, then call again."""
         begun = time.monotonic()
         if self._asked:
             for future in [future for future in self._asked if future.done()]:
-                self._settle(self._asked.pop(future), *future.result())
+                self._settle(self._asked.pop(future), *_outcome(future))
             overdue = [f for f, window in self._asked.items() if begun > window.deadline + _GRACE]
             for future in overdue:
                 self._give_up(future, begun)
@@ -103,7 +115,7 @@ class Drive:
                     self._settle(window, *outcome)
                 else:
                     self._ask(window)
-            if time.monotonic() > begun + _TURN:
+            if time.monotonic() > begun + TURN:
                 return True
         return False
 
@@ -116,10 +128,11 @@ class Drive:
             for future in self._asked:
                 future.cancel()
             self._asked.clear()
-            self.final = self.report()
+            report = self.report()
             self._judges.forget(self.session.stream)
             for observer in self._observers:
-                logged(observer.stream_closed, self.final)
+                logged(observer.stream_closed, report)
+            self.final = report
         return self.final
 
     def report(self) -> StreamReport:
@@ -186,9 +199,15 @@ class DrivenStream:
 
     def __del__(self) -> None:
         drive = getattr(self, "_drive", None)
-        if drive is not None and drive.final is None and not drive.in_background:
+        if drive is not None and not drive.is_over:
             drive.session.abandon()
             drive.finish()
+
+
+def _outcome(future: "Future[Outcome]") -> Outcome:
+    if future.cancelled():
+        return JudgeError("the judgement was cancelled, and not by the guard"), time.monotonic()
+    return future.result()
 
 
 def _nothing() -> None:

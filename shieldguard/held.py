@@ -34,6 +34,7 @@ class Choice:
     calls: "_Calls | None" = None  # while its tool calls are coming
     strict: bool = False  # judge its answers and tool calls whatever the policy says
     redacted: bool = False
+    ended: bool = False
 
     def uncleared(self, channel: Channel | None = None) -> tuple[tuple[Lane, int], ...]:
         """The lanes (of a channel, or all) that are judged and not cleared yet, and how far they go."""
@@ -74,6 +75,7 @@ class _Calls:
     events: list[ToolCall | Passthrough | Opaque] = field(default_factory=list)
     ends: dict[Lane, int] = field(default_factory=dict)  # how far the calls go in their lanes
     complete: bool = False
+    refused: bool = False
     size: int = 0
 
     def add(self, event: ToolCall | Passthrough | Opaque) -> int:
@@ -105,7 +107,7 @@ class HeldEvents:
 
     def hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
         if choice.calls is None:
-            choice.calls = _Calls(choice, choice.uncleared(Channel.REASONING))
+            choice.calls = _Calls(choice, choice.uncleared(Channel.REASONING), refused=choice.redacted)
             self._hold(choice.calls)
         choice.calls.ends[lane] = lane.seen
         self.size += choice.calls.add(event)
@@ -119,15 +121,21 @@ class HeldEvents:
             gate = choice.uncleared() if choice is not None and isinstance(event, End) else ()
             self._hold(_Other(event, gate))
 
-    def redact_behind(self, lane: Lane, start: int) -> None:
-        """Mark the reasoning of the same choice that came behind `start` in `lane`."""
+    def redact_behind(self, lane: Lane, start: int, choice: Choice) -> None:
+        """Mark the reasoning and the tool calls of a choice that came behind `start` in `lane`."""
+        open_lanes = [
+            other
+            for other in choice.lanes.values()
+            if other.channel is Channel.REASONING and other.redacted_from is None
+        ]
         behind = lane.out > start
         for held in self._queue:
-            if not isinstance(held, _Text) or held.lane.choice != lane.choice:
-                continue
-            if held.lane is lane:
+            if isinstance(held, _Calls):
+                held.refused = held.refused or (behind and held.choice is choice)
+            elif isinstance(held, _Text) and held.lane is lane:
                 behind = behind or held.end > start
-            elif behind and held.lane.channel is Channel.REASONING and held.lane.redacted_from is None:
+            elif isinstance(held, _Text) and behind and held.lane in open_lanes:
+                open_lanes.remove(held.lane)
                 held.lane.redacted_from = held.end - len(held.event.text)
 
     def drain(self, now: float) -> list[ReleasedEvent]:
@@ -191,7 +199,7 @@ class HeldEvents:
         if any(lane.is_judged and lane.cleared < end for lane, end in head.ends.items()):
             return []
         self._drop_head()
-        refused = head.choice.redacted or any(lane.redacted_from is not None for lane in head.ends)
+        refused = head.refused or any(lane.redacted_from is not None for lane in head.ends)
         for lane, end in head.ends.items():
             lane.move_out(end, released=not refused, now=now)
         if not refused:

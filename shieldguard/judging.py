@@ -70,10 +70,10 @@ class JudgeLoop:
         forget = getattr(self._judge, "forget", None)
         if forget is None:
             return
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(logged, forget, stream)
-        else:
+        if self._loop is None or self._loop.is_closed():
             logged(forget, stream)
+        else:
+            self._loop.call_soon_threadsafe(logged, forget, stream)
 
     async def _ask(self, window: Window) -> Outcome:
         try:

@@ -77,6 +77,7 @@ class GuardSession:
         self._shadow = self.policy.release is Release.SHADOW
         self._choices: dict[int, Choice] = {}
         self._given: deque[ReleasedEvent] = deque()  # free to leave, whatever the queue holds
+        self._given_size = 0
         self._held = HeldEvents(self.policy)
         self._at_judge: dict[int, Lane] = {}  # by id() of the window, which its submission keeps alive
         self._waiting: list[Lane] = []  # those with windows to submit, in the order in which they were cut
@@ -90,12 +91,18 @@ class GuardSession:
     @property
     def wants_data(self) -> bool:
         """Whether to read on from the source; False past the bound (backpressure) and at the end."""
-        return not self._finished and self.aborted is None and self._held.size < self.policy.max_held
+        size = self._held.size + self._given_size
+        return not self._finished and self.aborted is None and size < self.policy.max_held
 
     @property
     def finished(self) -> bool:
         """Whether the source has ended, or nobody reads any more."""
         return self._finished
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether `windows` would name any."""
+        return self.aborted is None and any(map(_is_ready, self._waiting))
 
     @property
     def judging(self) -> bool:
@@ -127,15 +134,19 @@ class GuardSession:
             return
         if now >= self._next_tick:
             self.tick(now)
-        if self._shadow and not isinstance(event, Relabel):
-            self._given.append(event)
         match event:
             case Reasoning() | Answer() | ToolCall():
                 self._receive_text(event, now)
             case Relabel():
                 self._relabel(event.choice)
-            case _:
+                return
+            case Opaque() | Passthrough() | End():
                 self._receive_other(event, now)
+            case _:
+                raise TypeError(f"the source gave {event!r}, which is no event; give text, or events")
+        if self._shadow:
+            self._given.append(event)
+            self._given_size += _size(event)
 
     def finish(self, now: float) -> None:
         """The source has ended: cut what is pending."""
@@ -146,7 +157,7 @@ class GuardSession:
 
     def leave(self, now: float) -> None:
         """The consumer has gone: nothing leaves any more, but what came is still to be judged."""
-        all_ended = bool(self._choices) and all(choice.active is None for choice in self._choices.values())
+        all_ended = bool(self._choices) and all(choice.ended for choice in self._choices.values())
         everything_left = all_ended and not self._held
         self.finish(now)
         self._discard(Ended.COMPLETE if everything_left else Ended.CLIENT_LEFT)
@@ -219,7 +230,7 @@ class GuardSession:
         if not self._waiting or self.aborted is not None:
             return ready
         for lane in self._waiting:
-            if lane.submission is None and lane.cuts and lane.is_judged:
+            if _is_ready(lane):
                 window = lane.submit(self.query, self.stream, now + self.policy.judge_timeout, now)
                 self._at_judge[id(window)] = lane
                 ready.append(window)
@@ -228,16 +239,23 @@ class GuardSession:
 
     def take(self, now: float, limit: int | None = None) -> list[ReleasedEvent]:
         """The events that may leave now, in order; about `limit` of them (tool calls are not parted)."""
+        taken = self._take(now, limit)
+        if not taken and self._held.size >= self.policy.max_held and not self.judging:
+            self._relieve(now)
+            taken = self._take(now, limit)
+        return taken
+
+    def _take(self, now: float, limit: int | None) -> list[ReleasedEvent]:
         taken: list[ReleasedEvent] = []
         while limit is None or len(taken) < limit:
             if self._given:
                 taken.append(self._given.popleft())
+                if self._shadow:
+                    self._given_size -= _size(taken[-1])
             elif released := self._held.release(self._lanes(), now):
                 taken += released
             else:
                 break
-        if not taken and self._held.size >= self.policy.max_held and not self.judging:
-            self._relieve(now)
         return taken
 
     def report(self, *, closed_after: float | None = None, source_failed: bool = False) -> StreamReport:
@@ -312,6 +330,7 @@ class GuardSession:
         lane = self._lane(choice, event)
         if choice.active is not lane:
             self._turn(choice, lane)
+            choice.ended = False
         lane.add(event.text, self.windower, now)
         self._wait(lane)
         if self._shadow:
@@ -327,6 +346,7 @@ class GuardSession:
         choice = None if event.choice is None else self._choice(event.choice)
         if choice is not None and isinstance(event, End):
             self._turn(choice, None)
+            choice.ended = True
         elif choice is not None and isinstance(event, Opaque):
             self._unobservable.add(event.kind)
             if self.policy.on_opaque is OpaqueReasoning.ABORT and not self._shadow:
@@ -379,7 +399,7 @@ class GuardSession:
         self._be_strict(choice)
         if lane.redacted_from is None:
             lane.redacted_from = max(start, lane.out)
-        self._held.redact_behind(lane, start)
+        self._held.redact_behind(lane, start, choice)
         for other in choice.lanes.values():
             if other.channel is Channel.REASONING and other.redacted_from is None:
                 other.redacted_from = other.seen
@@ -433,11 +453,20 @@ class GuardSession:
         self._left = ended
         self._held.clear()
         self._given.clear()
+        self._given_size = 0
 
     def _forget_windows(self) -> None:
         self._at_judge.clear()
         for lane in self._lanes():
             lane.cuts.clear()
+
+
+def _is_ready(lane: Lane) -> bool:
+    return lane.submission is None and bool(lane.cuts) and lane.is_judged
+
+
+def _size(event: ReleasedEvent) -> int:
+    return 1 + (len(event.text) if isinstance(event, Reasoning | Answer | ToolCall) else 0)
 
 
 _CHANNELS = {

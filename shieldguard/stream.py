@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, current_token
 
-from shieldguard.driving import Drive, DrivenStream, SourceItem
+from shieldguard.driving import TURN, Drive, DrivenStream, SourceItem
 from shieldguard.events import ReleasedEvent
 from shieldguard.judging import logger
 from shieldguard.observers import StreamReport
@@ -38,12 +38,16 @@ class GuardedStream(DrivenStream):
         self._shadow = drive.session.policy.release is Release.SHADOW
         self._timeout = drive.session.policy.judge_timeout
         self._source: AsyncIterator[SourceItem] = aiter(source)
-        self._source_open = True
+        self._source_open = True  # until somebody begins to close it
+        self._source_closed = False
         self._events: deque[ReleasedEvent] = deque()
         self._call_soon: Callable[[Callable[[], Any]], Any] | None = None
         self._changed: anyio.Event | None = None  # while somebody waits for a change
-        self._reading: anyio.CancelScope | None = None
+        self._is_reading = False
+        self._reading: anyio.CancelScope | None = None  # of a read that may be cancelled
+        self._leaving = False
         self._tasks: TaskGroup | None = None
+        self._turn_began = time.monotonic()
 
     def __aiter__(self) -> Self:
         return self
@@ -57,29 +61,46 @@ class GuardedStream(DrivenStream):
 
     async def next_batch(self) -> list[ReleasedEvent]:
         """All events that may leave by now, at least one; empty at the end."""
+        if self._events:
+            batch = list(self._events)
+            self._events.clear()
+            return batch
         return await self._next(None)
 
     async def aclose(self) -> None:
-        """Leave: close the source, judge what came, within the judge's deadline."""
-        if self._drive.final is not None or self._drive.in_background:
+        """Leave: judge what came, within the judge's deadline, and close the source. A task that awaits
+        the source meanwhile has its read cancelled, or else closes the source when the read is done."""
+        if self._drive.is_over:
             return
         self._bind()
-        if self._reading is not None:
-            self._reading.cancel()
         with anyio.CancelScope(shield=True):
-            await self._close_source()
-            self._events.clear()
-            self._drive.session.leave(time.monotonic())
-            if self._shadow:
-                self._drive.finish_in_background()
+            if self._leaving:
+                while not self._drive.is_over:
+                    await self._change()
                 return
-            with anyio.move_on_after(self._timeout):
-                while self._drive.session.judging:
-                    if self._drive.advance():
-                        await checkpoint()
-                    elif self._drive.session.judging:
-                        await self._change()
-            self._drive.finish()
+            self._leaving = True
+            self._events.clear()
+            self._drive.leave()
+            if self._reading is not None:
+                self._reading.cancel()
+                while self._is_reading:
+                    await self._change()
+            if not self._is_reading:
+                await self._close_source()
+            await self._judge_the_rest()
+
+    async def _judge_the_rest(self) -> None:
+        if self._shadow:
+            self._drive.finish_in_background()
+            return
+        with anyio.move_on_after(self._timeout):
+            while self._drive.session.judging:
+                if self._drive.advance():
+                    await checkpoint()
+                elif self._drive.session.judging:
+                    await self._change()
+        self._drive.finish()
+        self._notify()
 
     async def final_report(self) -> StreamReport:
         """The account of a stream that has ended, in mode `shadow` after the last verdict."""
@@ -115,14 +136,17 @@ class GuardedStream(DrivenStream):
         self._bind()
         drive, session = self._drive, self._drive.session
         while True:
-            if drive.final is not None or drive.in_background:
+            await self._give_turn()
+            if drive.is_over:
+                await self._close_source()
                 return []
             more = self._advance()
-            if session.aborted is not None and self._source_open:
-                if self._tasks is not None:
-                    await self._change()  # for whoever reads ahead to close the source
-                    continue
-                await self._close_source()
+            if session.aborted is not None and not self._source_closed:
+                if self._tasks is None:
+                    await self._close_source()
+                else:
+                    await self._change()  # for whoever reads ahead to close it
+                continue
             if events := drive.take(limit):
                 if session.aborted is not None and session.closed:
                     drive.finish()
@@ -131,11 +155,11 @@ class GuardedStream(DrivenStream):
             if session.closed or (self._shadow and not session.wants_data):
                 await self._end()
                 return []
-            if more:
+            if more or session.has_windows:
                 await checkpoint()
             elif self._tasks is None and session.wants_data:
                 await self._read()
-            elif not self._advance():
+            else:
                 await self._change()
 
     async def _end(self) -> None:
@@ -149,6 +173,7 @@ class GuardedStream(DrivenStream):
 
     async def _read(self) -> None:
         """Read one item. A verdict that aborts meanwhile cancels the read."""
+        self._is_reading = True
         try:
             if self._tasks is None and not self._drive.asked:
                 self._drive.receive(await anext(self._source))
@@ -163,21 +188,26 @@ class GuardedStream(DrivenStream):
             self._drive.end_of_source(error)
         finally:
             self._reading = None
+            self._is_reading = False
+            self._notify()
 
     async def _read_ahead(self) -> None:
         session = self._drive.session
-        while not session.closed and session.aborted is None:
+        while not session.finished and session.aborted is None:
             if session.wants_data:
                 await self._read()
                 while self._advance():
                     await checkpoint()
-                self._notify()
-            elif session.finished:
-                break
+                await self._give_turn()
             else:
                 await self._change()
         await self._close_source()
-        self._notify()
+
+    async def _give_turn(self) -> None:
+        """Let others run, where neither the source nor a judge made us wait for long."""
+        if time.monotonic() > self._turn_began + TURN:
+            await checkpoint()
+            self._turn_began = time.monotonic()
 
     async def _keep_time(self, max_wait: float) -> None:
         session = self._drive.session
@@ -189,7 +219,10 @@ class GuardedStream(DrivenStream):
             self._on_verdict()
 
     async def _close_source(self) -> None:
+        """Close the source, or wait for whoever does."""
         if not self._source_open:
+            while not self._source_closed:
+                await self._change()
             return
         self._source_open = False
         aclose = getattr(self._source, "aclose", None)
@@ -200,6 +233,8 @@ class GuardedStream(DrivenStream):
             except Exception:
                 logger.exception("shieldguard: closing the source %r failed", self._source)
         self._drive.source_closed()
+        self._source_closed = True
+        self._notify()
 
     # -- verdicts ------------------------------------------------------------------------------
 
@@ -217,13 +252,13 @@ class GuardedStream(DrivenStream):
             pass  # the loop has ended, and the stream with it
 
     def _on_verdict(self) -> None:
-        if self._drive.final is None and not self._drive.in_background:
+        if not self._drive.is_over:
             self._advance()
         self._notify()
 
     def _advance(self) -> bool:
         more = self._drive.advance()
-        if self._drive.session.aborted is not None and self._source_open:
+        if self._drive.session.aborted is not None and not self._source_closed:
             if self._reading is not None:
                 self._reading.cancel()
             self._notify()

@@ -180,8 +180,8 @@ class Thorough(InstantScriptedJudge):
 
 
 async def leaves_the_loop_free(kind: type[GuardedStream]) -> None:
-    """The best of three runs, as the machine has other things to do as well."""
-    assert min([await _longest_gap(kind) for _ in range(3)]) < 0.02
+    """The best of five runs, as the machine has other things to do as well."""
+    assert min([await _longest_gap(kind) for _ in range(5)]) < 0.02
 
 
 async def _longest_gap(kind: type[GuardedStream]) -> float:
@@ -262,5 +262,5 @@ def test_mutants_that_take_nonsense_are_found() -> None:
 
 
 def test_mutants_that_never_give_a_turn_are_found() -> None:
-    with patch.object(driving, "_TURN", 1000.0), pytest.raises(AssertionError):
+    with patch.object(driving, "TURN", 1000.0), pytest.raises(AssertionError):
         anyio.run(leaves_the_loop_free, GuardedStream)
