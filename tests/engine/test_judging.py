@@ -164,9 +164,8 @@ async def test_what_a_judge_raised_is_the_cause_of_its_error(on_failure: Action)
     assert "no such label" in str(record.error)
 
 
-def test_a_judge_that_is_cancelled_from_within_closes() -> None:
-    # Without an event loop, as this breaks the whole of trio.
-    [event] = guard(AnyJudge(is_cancelled_from_within)).stream_sync([CALM])
+async def test_a_judge_that_is_cancelled_from_within_closes() -> None:
+    [event], _ = await read(guard(AnyJudge(is_cancelled_from_within)), CALM)
     assert isinstance(event, Aborted)
     assert event.cause is AbortCause.JUDGE_FAILURE
 
@@ -296,7 +295,7 @@ async def with_asyncio(window: Window) -> Verdict:
 
 @pytest.mark.parametrize("answer", [with_anyio, with_asyncio])
 async def test_a_judge_may_use_anyio_or_asyncio_whatever_its_caller_uses(answer: Any) -> None:
-    events, report = await read(guard(AnyJudge(answer)), CALM, CALM, HARM, CALM)
+    events, report = await read(guard(AnyJudge(answer), join_after=5), CALM, CALM, HARM, CALM)
     assert events == [CALM, CALM, report.aborted]
     assert report.level == 1.0
 
@@ -375,8 +374,8 @@ class BusyJudge(ScriptedJudge):
 
 
 async def gives_others_a_turn(work: Callable[[], Awaitable[object]]) -> bool:
-    """Whether the loop is free every 20 milliseconds, in the best of five runs: others use this machine."""
-    for _ in range(5):
+    """Whether the loop is free after 20 milliseconds of work at most, in the best of three runs."""
+    for _ in range(3):
         if await longest_wait(work) < 0.020:
             return True
     return False
@@ -387,11 +386,11 @@ async def longest_wait(work: Callable[[], Awaitable[object]]) -> float:
 
     async def watch() -> None:
         nonlocal longest
-        last = time.perf_counter()
+        last = time.thread_time()  # as other programs run on this machine too
         while True:
             await checkpoint()
-            longest = max(longest, time.perf_counter() - last)
-            last = time.perf_counter()
+            longest = max(longest, time.thread_time() - last)
+            last = time.thread_time()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
