@@ -6,7 +6,7 @@ whole, so that its frame keeps its bytes, unless another window ends in it, or i
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from shieldguard.events import (
@@ -141,14 +141,16 @@ class HeldEvents:
     def drain(self, now: float) -> list[ReleasedEvent]:
         """All that is cleared, to the last character. What is left can never leave."""
         drained: list[ReleasedEvent] = []
-        while released := self.release((), now, last=True):
+        while released := self.release(tuple, now, last=True):
             drained += released
         self._queue.clear()
         self.size = 0
         return drained
 
-    def release(self, lanes: Iterable[Lane], now: float, *, last: bool = False) -> list[ReleasedEvent]:
-        """What the head of the queue gives; empty where it has to wait. `lanes`: all of the stream's.
+    def release(
+        self, lanes: Callable[[], Iterable[Lane]], now: float, *, last: bool = False
+    ) -> list[ReleasedEvent]:
+        """What the head of the queue gives; empty where it has to wait. `lanes` gives all of the stream's.
         `last`: nothing that is not cleared by now will be."""
         while self._queue:
             head = self._queue[0]
@@ -159,7 +161,7 @@ class HeldEvents:
                 return [head.event]
             if isinstance(head, _Calls):
                 return self._release_calls(head, now)
-            ahead = self._allowance(head.lane, lanes) if self._lag and not last else 0
+            ahead = self._allowance(head.lane, lanes()) if self._lag and not last else 0
             limit = _limit(head, ahead)
             if limit < head.end and (limit <= head.lane.out or not (last or _parts(head, limit))):
                 return []

@@ -80,6 +80,8 @@ class GuardSession:
         self._given_size = 0
         self._held = HeldEvents(self.policy)
         self._at_judge: dict[int, Lane] = {}  # by id() of the window, which its submission keeps alive
+        self._holding = self.policy.release is Release.HOLD
+        self._stirred = True  # until `take` has taken all that there was
         self._waiting: list[Lane] = []  # those with windows to submit, in the order in which they were cut
         self._finished = False
         self._left: Ended | None = None  # set once nobody takes events any more
@@ -98,6 +100,12 @@ class GuardSession:
     def finished(self) -> bool:
         """Whether the source has ended, or nobody reads any more."""
         return self._finished
+
+    @property
+    def stirred(self) -> bool:
+        """Whether windows or events may have come of what was received since all were taken. While not,
+        there is nothing to do but to receive more."""
+        return self._stirred
 
     @property
     def has_windows(self) -> bool:
@@ -151,7 +159,7 @@ class GuardSession:
     def finish(self, now: float) -> None:
         """The source has ended: cut what is pending."""
         if not self._finished and self.aborted is None:
-            self._finished = True
+            self._finished = self._stirred = True
             for choice in self._choices.values():
                 self._turn(choice, None)
 
@@ -243,6 +251,7 @@ class GuardSession:
         if not taken and self._held.size >= self.policy.max_held and not self.judging:
             self._relieve(now)
             taken = self._take(now, limit)
+        self._stirred = bool(taken or self._waiting)
         return taken
 
     def _take(self, now: float, limit: int | None) -> list[ReleasedEvent]:
@@ -252,7 +261,7 @@ class GuardSession:
                 taken.append(self._given.popleft())
                 if self._shadow:
                     self._given_size -= _size(taken[-1])
-            elif released := self._held.release(self._lanes(), now):
+            elif released := self._held.release(self._lanes, now):
                 taken += released
             else:
                 break
@@ -316,6 +325,7 @@ class GuardSession:
         choice.active = to
 
     def _cut_tail(self, lane: Lane, by: CutBy) -> None:
+        self._stirred = True
         lane.cut_tail(by)
         self._wait(lane)
 
@@ -341,8 +351,11 @@ class GuardSession:
             self._held.hold_call(event, lane, choice)
         else:
             self._held.hold_text(event, lane, choice)
+        if lane.cuts or not (self._holding and lane.is_judged) or not self.wants_data:
+            self._stirred = True
 
     def _receive_other(self, event: Opaque | Passthrough | End, now: float) -> None:
+        self._stirred = True
         choice = None if event.choice is None else self._choice(event.choice)
         if choice is not None and isinstance(event, End):
             self._turn(choice, None)
@@ -358,6 +371,7 @@ class GuardSession:
             self._held.hold_other(event, choice)
 
     def _relabel(self, index: int) -> None:
+        self._stirred = True
         choice = self._choice(index)
         lane = choice.active
         if lane is None or lane.channel is not Channel.ANSWER:
@@ -389,6 +403,7 @@ class GuardSession:
         return action
 
     def _record(self, lane: Lane, action: Action, now: float, outcome: Verdict | JudgeError) -> None:
+        self._stirred = True
         record = lane.record(self.stream, action, now, outcome)
         lane.slow_judge = record.latency > self.policy.join_after
         self.records.append(record)
@@ -444,6 +459,7 @@ class GuardSession:
             error=error,
         )
         self.aborted_at = now
+        self._stirred = True
         cleared = self._held.drain(now)
         self._forget_windows()
         if self._left is None:

@@ -47,7 +47,7 @@ class GuardedStream(DrivenStream):
         self._reading: anyio.CancelScope | None = None  # of a read that may be cancelled
         self._leaving = False
         self._tasks: TaskGroup | None = None
-        self._turn_began = time.monotonic()
+        self._turn_ends = time.monotonic() + TURN
 
     def __aiter__(self) -> Self:
         return self
@@ -74,33 +74,31 @@ class GuardedStream(DrivenStream):
             return
         self._bind()
         with anyio.CancelScope(shield=True):
-            if self._leaving:
-                while not self._drive.is_over:
-                    await self._change()
-                return
-            self._leaving = True
+            while self._leaving and not self._drive.is_over:
+                await self._change()
+            if not self._drive.is_over:
+                await self._leave()
+
+    async def _leave(self) -> None:
+        self._leaving = True
+        try:
             self._events.clear()
             self._drive.leave()
-            if self._reading is not None:
-                self._reading.cancel()
-                while self._is_reading:
-                    await self._change()
-            if not self._is_reading:
+            if self._reading is not None or not self._is_reading:
                 await self._close_source()
-            await self._judge_the_rest()
-
-    async def _judge_the_rest(self) -> None:
-        if self._shadow:
-            self._drive.finish_in_background()
-            return
-        with anyio.move_on_after(self._timeout):
-            while self._drive.session.judging:
-                if self._drive.advance():
-                    await checkpoint()
-                elif self._drive.session.judging:
-                    await self._change()
-        self._drive.finish()
-        self._notify()
+            if self._shadow:
+                self._drive.finish_in_background()
+                return
+            with anyio.move_on_after(self._timeout):
+                while self._drive.session.judging:
+                    if self._drive.advance():
+                        await checkpoint()
+                    elif self._drive.session.judging:
+                        await self._change()
+            self._drive.finish()
+        finally:
+            self._leaving = False
+            self._notify()
 
     async def final_report(self) -> StreamReport:
         """The account of a stream that has ended, in mode `shadow` after the last verdict."""
@@ -136,18 +134,17 @@ class GuardedStream(DrivenStream):
         self._bind()
         drive, session = self._drive, self._drive.session
         while True:
-            await self._give_turn()
+            if time.monotonic() > self._turn_ends:
+                await self._give_turn()
             if drive.is_over:
-                await self._close_source()
                 return []
             more = self._advance()
-            if session.aborted is not None and not self._source_closed:
-                if self._tasks is None:
-                    await self._close_source()
-                else:
-                    await self._change()  # for whoever reads ahead to close it
-                continue
-            if events := drive.take(limit):
+            if session.aborted is not None:
+                await self._close_source()
+            events = drive.take(limit)
+            if session.aborted is not None:  # at the bound, `take` aborts
+                await self._close_source()
+            if events:
                 if session.aborted is not None and session.closed:
                     drive.finish()
                 self._notify()
@@ -172,11 +169,14 @@ class GuardedStream(DrivenStream):
             raise self._drive.source_error
 
     async def _read(self) -> None:
-        """Read one item. A verdict that aborts meanwhile cancels the read."""
+        """Read one item, or more where nothing comes of it. A verdict that aborts cancels the read."""
+        drive, session = self._drive, self._drive.session
         self._is_reading = True
         try:
-            if self._tasks is None and not self._drive.asked:
-                self._drive.receive(await anext(self._source))
+            if self._tasks is None and not drive.asked:
+                drive.receive(await anext(self._source))
+                while not session.stirred and time.monotonic() < self._turn_ends:
+                    drive.receive(await anext(self._source))
                 return
             with anyio.CancelScope() as self._reading:
                 item = await anext(self._source)
@@ -190,6 +190,8 @@ class GuardedStream(DrivenStream):
             self._reading = None
             self._is_reading = False
             self._notify()
+            if drive.is_over:
+                await self._close_source()  # which was left to us
 
     async def _read_ahead(self) -> None:
         session = self._drive.session
@@ -198,16 +200,16 @@ class GuardedStream(DrivenStream):
                 await self._read()
                 while self._advance():
                     await checkpoint()
-                await self._give_turn()
+                if time.monotonic() > self._turn_ends:
+                    await self._give_turn()
             else:
                 await self._change()
         await self._close_source()
 
     async def _give_turn(self) -> None:
-        """Let others run, where neither the source nor a judge made us wait for long."""
-        if time.monotonic() > self._turn_began + TURN:
-            await checkpoint()
-            self._turn_began = time.monotonic()
+        """Let others run: neither the source nor a judge may have made us wait."""
+        await checkpoint()
+        self._turn_ends = time.monotonic() + TURN
 
     async def _keep_time(self, max_wait: float) -> None:
         session = self._drive.session
@@ -226,15 +228,20 @@ class GuardedStream(DrivenStream):
             return
         self._source_open = False
         aclose = getattr(self._source, "aclose", None)
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLOSING):
-            try:
+        try:
+            if self._reading is not None:
+                self._reading.cancel()
+            while self._is_reading:
+                await self._change()
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLOSING):
                 if aclose is not None:
                     await aclose()
-            except Exception:
-                logger.exception("shieldguard: closing the source %r failed", self._source)
-        self._drive.source_closed()
-        self._source_closed = True
-        self._notify()
+        except Exception:
+            logger.exception("shieldguard: closing the source %r failed", self._source)
+        finally:
+            self._drive.source_closed()
+            self._source_closed = True
+            self._notify()
 
     # -- verdicts ------------------------------------------------------------------------------
 

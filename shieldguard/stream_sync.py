@@ -107,8 +107,11 @@ class SyncGuardedStream(DrivenStream):
             raise self._drive.source_error
 
     def _read(self) -> None:
+        """Read one item, or more where nothing comes of it."""
         try:
             self._drive.receive(next(self._source))
+            while not (self._drive.session.stirred or self._drive.asked):
+                self._drive.receive(next(self._source))
         except StopIteration:
             self._drive.end_of_source()
         except Exception as error:

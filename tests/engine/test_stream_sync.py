@@ -336,12 +336,13 @@ def test_a_stream_left_early_is_judged_to_its_tail_and_its_source_closed(
 
 
 def test_leaving_waits_for_a_judge_that_hangs_only_until_the_deadline() -> None:
-    source = Source(CALM)
-    stream = guard(GatedJudge(), release="lag", judge_timeout=0.1).stream_sync(source)
-    assert next(stream) == CALM
+    source = Source(Reasoning("calm " * 40))
+    by = guard(GatedJudge(), release="lag", judge_timeout=0.2, on_failure="flag", join_after=60)
+    stream = by.stream_sync(source)
+    next(stream)
     began = time.monotonic()
     stream.close()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 2  # twenty windows would take twice that
     assert source.closed == 1
     assert stream.report.reasoning.judged == 0
 

@@ -26,7 +26,6 @@ def _holding(held: type[HeldEvents]) -> type[GuardSession]:
 
 class LetsOthersOvertake(HeldEvents):
     def release(self, lanes: Any, now: float, *, last: bool = False) -> list[ReleasedEvent]:
-        lanes = list(lanes)
         for _ in range(len(self._queue)):
             if released := super().release(lanes, now, last=last):
                 return released
@@ -223,6 +222,12 @@ class HoldsInShadow(GuardSession):
         return super().take(now, limit)
 
 
+class SaysThatNothingStirred(GuardSession):
+    @property
+    def stirred(self) -> bool:
+        return self._finished
+
+
 MUTANTS: dict[str, list[type[GuardSession]]] = {
     "order": [_holding(LetsOthersOvertake), DrainsAfterTheAbort],
     "hold": [ClearsWhatIsAtTheJudge, LosesTheTail],
@@ -241,4 +246,5 @@ MUTANTS: dict[str, list[type[GuardSession]]] = {
     "failure": [TakesAFailureForSafe, SkipsWhatFailed, HidesWhatItLetOutUnjudged],
     "isolation": [MixesChoices, MixesBlocks],
     "debounce": [AbortsOnTheFirstHit, LetsDoubtOut],
+    "passes": [SaysThatNothingStirred],
 }

@@ -119,8 +119,9 @@ def _answers(outcome: Outcome, lane: LaneKey) -> list[tuple[Window, Verdict | Ju
 
 
 def passes(outcome: Outcome) -> None:
-    """What nobody objects to comes out whole."""
+    """What nobody objects to comes out whole, and as soon as it can."""
     assert not outcome.stalled
+    assert not outcome.overlooked
     assert outcome.report.ended is Ended.COMPLETE
     assert outcome.released() == outcome.play.texts()
     left = {id(event) for event in outcome.events}

@@ -109,6 +109,7 @@ class Outcome:
     judged: dict[LaneKey, int] = field(default_factory=dict)
     most_held: int = 0
     stalled: bool = False
+    overlooked: bool = False  # something could be done where the session said that nothing had stirred
 
     @property
     def events(self) -> list[ReleasedEvent]:
@@ -150,8 +151,11 @@ def perform(play: Play, session: Session = GuardSession) -> Outcome:
             outcome.read += 1
         elif guarded.wants_data:
             guarded.finish(now)
+        before = len(outcome.windows), len(outcome.taken)
+        quiet = not (guarded.stirred or at_judge)
         _judge(outcome, at_judge, delays, step, now)
         _take(outcome, step, now)
+        outcome.overlooked |= quiet and before != (len(outcome.windows), len(outcome.taken))
         if guarded.deadline is not None and guarded.deadline <= now:
             guarded.tick(now)
         if guarded.aborted is not None:
