@@ -192,7 +192,7 @@ class HeldEvents:
             return None
         lane.notified = True
         return Redacted(
-            self._policy.notice, lane.channel, choice=lane.choice, block=lane.block, origin=event.origin
+            self._policy.notice, lane.judged_on, choice=lane.choice, block=lane.block, origin=event.origin
         )
 
     def _release_calls(self, head: _Calls, now: float) -> list[ReleasedEvent]:

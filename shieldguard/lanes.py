@@ -28,12 +28,17 @@ class Submission:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The text of one block on one channel of one choice."""
+    """The text of one block on one channel of one choice.
+
+    `judged_on` stays what `channel` was at first: what a closing tag shows to have been reasoning is judged,
+    and redacted, as the answer it was taken for, so that no verdict depends on how the chunks were cut.
+    """
 
     channel: Channel
     choice: int
     block: int
     is_judged: bool
+    judged_on: Channel = field(init=False)
     head: str = ""  # up to the last cut
     pending: str = ""  # behind it; bounded by the windower
     pending_since: float = 0.0
@@ -55,6 +60,9 @@ class Lane:
     exposed: int = 0
     first_seen: float | None = None
     first_out: float | None = None
+
+    def __post_init__(self) -> None:
+        self.judged_on = self.channel
 
     @property
     def cut(self) -> int:
@@ -105,7 +113,7 @@ class Lane:
             query=query,
             text=self.head[:end],
             start=self.submitted,
-            channel=self.channel,
+            channel=self.judged_on,
             choice=self.choice,
             block=self.block,
             stream=stream,
@@ -122,7 +130,7 @@ class Lane:
         self.submission = None
         return WindowJudged(
             stream=stream,
-            channel=self.channel,
+            channel=self.judged_on,
             choice=self.choice,
             block=self.block,
             start=submission.window.start,

@@ -393,9 +393,9 @@ class GuardSession:
         return self._at_judge.pop(id(window), None)
 
     def _action(self, lane: Lane, verdict: Verdict) -> Action:
-        rule = self.policy.rule(lane.channel) or self.policy.reasoning
+        rule = self.policy.rule(lane.judged_on) or self.policy.reasoning
         action = rule.action(verdict.level)
-        must_be_safe = lane.channel is Channel.ANSWER and self._choices[lane.choice].redacted
+        must_be_safe = lane.judged_on is Channel.ANSWER and self._choices[lane.choice].redacted
         if must_be_safe and action is not Action.ABORT and verdict.level is not RiskLevel.SAFE:
             action = Action.REDACT
         if action is Action.REDACT and not self._redactable:
@@ -454,7 +454,7 @@ class GuardSession:
             cause=cause,
             notice=self.policy.notice if cause is AbortCause.RISK else self.policy.failure_notice,
             choice=lane.choice if lane else choice,
-            channel=lane.channel if lane else None,
+            channel=lane.judged_on if lane else None,
             verdict=verdict,
             error=error,
         )
