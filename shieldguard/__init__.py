@@ -4,6 +4,7 @@ from shieldguard.conversation import Message, QueryFrom, history, last_user_turn
 from shieldguard.errors import (
     BoundExceeded,
     ConfigError,
+    JudgeBusy,
     JudgeError,
     JudgeTimeout,
     MissingDependency,
@@ -59,6 +60,7 @@ __all__ = [
     "GuardedStream",
     "InstantJudge",
     "Judge",
+    "JudgeBusy",
     "JudgeError",
     "JudgeTimeout",
     "Marker",
