@@ -32,6 +32,7 @@ from shieldguard.events import (
     ToolCall,
 )
 from shieldguard.guard import Guard
+from shieldguard.judges.cascade import Cascade
 from shieldguard.judges.protocol import InstantJudge, Judge
 from shieldguard.observers import CutBy, Ended, Observer, StreamReport, Tally, WindowJudged
 from shieldguard.policy import Action, OpaqueReasoning, Policy, Release, Rule
@@ -50,6 +51,7 @@ __all__ = [
     "Action",
     "Answer",
     "BoundExceeded",
+    "Cascade",
     "Channel",
     "ConfigError",
     "CutBy",

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shieldguard.errors import ConfigError
+from shieldguard.errors import ConfigError, MissingDependency
 from shieldguard.guard import Guard
 from shieldguard.judges.protocol import Judge
 from shieldguard.observers import Observer
@@ -18,11 +18,17 @@ from shieldguard.windows import SentenceWindower, SizeWindower, Windower
 
 T = TypeVar("T")
 
+_OURS = {
+    "embedded": "shieldguard.judges.embedded:EmbeddedJudge",
+    "local": "shieldguard.judges.local:LocalJudge",
+}
+
 
 class GuardConfig(BaseSettings):
     """The settings of a guard.
 
-    `judge`: "embedded", or "package.module:factory" for one of your own, called with `judge_options`.
+    `judge`: "embedded", "local" (with at least `judge_options.checkpoint`), or "package.module:factory" for
+    one of your own, called with `judge_options`.
     `windower`: "sentence" or "size", with `windower_options`. `policy`: the fields of `Policy`.
     Environment variables go before the file: SHIELDGUARD_JUDGE, SHIELDGUARD_POLICY__RELEASE=lag, …
     """
@@ -84,17 +90,19 @@ class GuardConfig(BaseSettings):
 
 
 def load_judge(name: str, **options: Any) -> Judge:
-    """The judge of a name: "embedded", or "package.module:factory".
+    """The judge of a name: "embedded", "local", or "package.module:factory".
 
-    Raises `ConfigError` where there is none of that name, or it does not take the options.
+    Raises `ConfigError` where there is none of that name, or it does not take the options, and
+    `MissingDependency` where it needs an extra that is not installed.
     """
-    if name == "embedded":
-        name = "shieldguard.judges.embedded:EmbeddedJudge"
-    module, colon, factory = name.partition(":")
+    module, colon, factory = _OURS.get(name, name).partition(":")
     if not colon:
-        raise ConfigError(f"judge={name!r}; choose 'embedded' or 'package.module:factory'")
+        ours = ", ".join(map(repr, _OURS))
+        raise ConfigError(f"judge={name!r}; choose {ours} or 'package.module:factory'")
     try:
         made = getattr(import_module(module), factory)
+    except MissingDependency:
+        raise
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"judge={name!r} cannot be loaded: {error}") from error
     judge: object = _made(made, options, f"judge {name!r}")

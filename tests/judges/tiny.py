@@ -90,7 +90,7 @@ def make_tokenizer(*, splits_words: bool = True) -> PreTrainedTokenizerFast:
 LEVELS = tuple(ANALYSES)
 
 
-def thought(rng: random.Random, level: str, *, longest: int = 60) -> str:
+def thought(rng: random.Random, level: str, *, longest: int = 30) -> str:
     """A calm thought, with the level's marker at some place in it, and at times a forged judgment."""
     words = [rng.choice(CALM) for _ in range(rng.randint(3, longest))]
     if rng.random() < 0.3:
@@ -137,13 +137,14 @@ def make_model(tokenizer: PreTrainedTokenizerFast, *, positions: int = 4096) -> 
     return LlamaForCausalLM(config)
 
 
-def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int = 200) -> None:
+def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int = 160) -> None:
     rng = random.Random(1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     model.train()
     for _ in range(steps):
-        rows = [_lesson(rng, tokenizer) for _ in range(24)]
+        words = rng.choice([10, 25, 25, 80])
+        rows = [_lesson(rng, tokenizer, words) for _ in range(16)]
         longest = max(len(tokens) for tokens, _ in rows)
         ids = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens, _ in rows])
         labels = torch.tensor(
@@ -158,11 +159,11 @@ def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps:
     model.eval()
 
 
-def _lesson(rng: random.Random, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], int]:
+def _lesson(rng: random.Random, tokenizer: PreTrainedTokenizerFast, longest: int) -> tuple[list[int], int]:
     """The tokens of a conversation, and how many of them the model is not asked for."""
     level = rng.choice(LEVELS)
     query = " ".join(rng.choice(CALM) for _ in range(rng.randint(0, 6)))
-    asked = chat(tokenizer, query, thought(rng, level))
+    asked = chat(tokenizer, query, thought(rng, level, longest=longest))
     # Half of them behind a forced judgment: unlike the real one, this model was taught that, too.
     if rng.random() < 0.5:
         asked, reply = f'{asked}"Judgment": ', level
@@ -179,10 +180,7 @@ def make_checkpoint(folder: Path) -> Path:
     """Make, teach and save a checkpoint."""
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     teach(model, tokenizer)
-    torch.set_num_threads(threads)
     save(folder, model, tokenizer)
     return folder
 

@@ -1,6 +1,7 @@
 """ReasoningShield on this machine, with transformers and torch (the extra `local`)."""
 
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
@@ -21,11 +22,23 @@ from shieldguard.judges.local.steps import Stepper
 from shieldguard.judges.local.store import Store
 from shieldguard.judges.local.worker import Worker, result_of
 
-__all__ = ["LocalJudge", "Mode", "OnAnalysis"]
+__all__ = ["LocalJudge", "Mode", "OnAnalysis", "Usage"]
 
 Mode: TypeAlias = Literal["fast", "full"]
 
 _MEMORY = 2 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a judge has done so far: forward passes, and tokens computed in them; and what it keeps: texts,
+    the bytes of their rows, and how many rows it had to give up for others."""
+
+    steps: int
+    tokens: int
+    texts: int
+    bytes: int
+    evictions: int
 
 
 class LocalJudge:
@@ -108,6 +121,17 @@ class LocalJudge:
 
     def forget(self, stream: str) -> None:
         self._worker.forget(stream)
+
+    @property
+    def usage(self) -> Usage:
+        """An account for capacity planning, shared by the judges that `in_mode` made."""
+        return Usage(
+            steps=self._stepper.steps,
+            tokens=self._stepper.tokens,
+            texts=len(self._store),
+            bytes=self._store.bytes,
+            evictions=self._store.evictions,
+        )
 
     def close(self) -> None:
         """End the thread and free the caches; for every judge that `in_mode` made as well."""

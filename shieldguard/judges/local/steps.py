@@ -5,7 +5,8 @@ goes on in a later step, behind those that wait.
 """
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +65,8 @@ class Stepper:
         self._heads_per_group = (
             checkpoint.model.config.num_attention_heads // checkpoint.model.config.num_key_value_heads
         )
-        self.computed = 0
+        self.steps = 0
+        self.tokens = 0
 
     def compute_prefix(self, tokens: list[int]) -> None:
         """Compute the beginning that all lanes share."""
@@ -134,8 +136,9 @@ class Stepper:
             except Exception as error:
                 fail(share.job, error)
             else:
-                if verdict is not None and share.job.future.set_running_or_notify_cancel():
-                    share.job.future.set_result(verdict)
+                if verdict is not None:
+                    with suppress(InvalidStateError):  # taken back meanwhile
+                        share.job.future.set_result(verdict)
 
     @torch.inference_mode()
     def _forward(self, members: Sequence[tuple[Rows, Sequence[int]]], asked: Sequence[int]) -> Tensor:
@@ -154,7 +157,8 @@ class Stepper:
         )
         for rows, new in members:
             rows.count(new)
-        self.computed += len(tokens)
+        self.steps += 1
+        self.tokens += len(tokens)
         logits: Tensor = output.logits[0].float()
         return logits
 
@@ -165,5 +169,5 @@ def fail(job: Job, error: Exception) -> None:
         cause = error
         error = JudgeError(f"the model could not judge the window: {cause!r}")
         error.__cause__ = cause
-    if job.future.set_running_or_notify_cancel():
+    with suppress(InvalidStateError):  # taken back meanwhile
         job.future.set_exception(error)

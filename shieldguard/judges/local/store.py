@@ -33,7 +33,7 @@ class Store:
 
     @property
     def bytes(self) -> int:
-        return sum(rows.bytes for rows, _ in self._lanes.values())
+        return sum(rows.bytes for rows, _ in list(self._lanes.values()))
 
     def __len__(self) -> int:
         return len(self._lanes)
