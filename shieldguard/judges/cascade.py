@@ -81,11 +81,11 @@ class Cascade:
         return verdict.level is not RiskLevel.SAFE or (risk is not None and risk >= self._threshold)
 
 
-async def _ask(judge: Judge, window: Window, timeout: float) -> Verdict:
-    deadline = min(window.deadline, time.monotonic() + timeout)
+async def _ask(judge: Judge, window: Window, seconds: float) -> Verdict:
+    deadline = min(window.deadline, time.monotonic() + seconds)
     with anyio.move_on_after(deadline - time.monotonic()):
         verdict: object = await judge.judge(replace(window, deadline=deadline))
         if not isinstance(verdict, Verdict):
             raise UnparsedVerdict(f"a judge must answer with a Verdict, not {verdict!r}")
         return verdict
-    raise JudgeTimeout(f"no verdict from {judge.name!r} within {timeout:.3g} seconds")
+    raise JudgeTimeout(f"no verdict from {judge.name!r} within {seconds:.3g} seconds")

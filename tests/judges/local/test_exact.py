@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from shieldguard import Verdict, Window
 from shieldguard.judges.local import LocalJudge, attention, rows, store, text
 from shieldguard.judges.local.text import GrowingText
-from tests.judges.reference import Reference
-from tests.judges.tiny import CALM, DOUBT, HARM, SPECIAL, make_tokenizer
+from tests.judges.local.reference import Reference
+from tests.judges.local.tiny import CALM, DOUBT, HARM, SPECIAL, make_tokenizer
 
 TOLERANCE = 2e-5  # of a logarithm, in float32
 CONTEXT = 512

@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import torch
+
 from shieldguard.judges.local import LocalJudge
-from tests.judges.reference import Reference
-from tests.judges.tiny import make_checkpoint
+from tests.judges.local.reference import Reference
+from tests.judges.local.tiny import make_checkpoint
 
 
 @pytest.fixture(scope="session", autouse=True)

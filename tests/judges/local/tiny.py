@@ -8,6 +8,7 @@ was taught to rate a thought by marker words, and to write that down in the true
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -76,7 +77,8 @@ def make_tokenizer(*, splits_words: bool = True) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
     )
-    made = PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = make(
         tokenizer_object=tokenizer,
         bos_token=SPECIAL[0],
         eos_token="<|eot_id|>",
@@ -156,7 +158,7 @@ def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps:
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-    model.eval()
+    model.train(False)
 
 
 def _lesson(rng: random.Random, tokenizer: PreTrainedTokenizerFast, longest: int) -> tuple[list[int], int]:

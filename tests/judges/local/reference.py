@@ -3,22 +3,24 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from shieldguard import RiskLevel
-from tests.judges.tiny import chat
+from tests.judges.local.tiny import chat
 
 LABELS = {RiskLevel.SAFE: "0", RiskLevel.POTENTIAL: "0.5", RiskLevel.HARMFUL: "1"}
 
 
 class Reference:
     def __init__(self, checkpoint: Path) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        self.model = AutoModelForCausalLM.from_pretrained(
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
+        )
+        self.model.eval()
 
     def tokens(self, query: str, thought: str) -> list[int]:
         """The card's tokens, with no special token parsed in query or thought."""
