@@ -89,7 +89,7 @@ class GuardConfig(BaseSettings):
         return _made(kind, self.windower_options, f"windower {self.windower!r}")
 
 
-def load_judge(name: str, **options: Any) -> Judge:
+def load_judge(name: str, /, **options: Any) -> Judge:
     """The judge of a name: "embedded", "local", or "package.module:factory".
 
     Raises `ConfigError` where there is none of that name, or it does not take the options, and

@@ -56,7 +56,7 @@ class Waiting:
         with self._changed:
             for job in self._jobs:
                 if job.window.stream == stream:
-                    job.future.cancel()
+                    fail(job, JudgeError("the window's stream has ended"))
             self._ended.add(stream)
             self._changed.notify()
 

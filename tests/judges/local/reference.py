@@ -20,7 +20,7 @@ class Reference:
         self.model: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint, dtype=torch.float32, attn_implementation="eager"
         )
-        self.model.eval()
+        self.model.train(False)
 
     def tokens(self, query: str, thought: str) -> list[int]:
         """The card's tokens, with no special token parsed in query or thought."""
