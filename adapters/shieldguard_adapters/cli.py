@@ -6,6 +6,7 @@ standard error.
 
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -40,8 +41,10 @@ app = typer.Typer(
 )
 train = typer.Typer(help="Train judges.", no_args_is_help=True)
 evaluate = typer.Typer(help="Measure judges.", no_args_is_help=True)
+bench = typer.Typer(help="Measure what judging costs.", no_args_is_help=True)
 app.add_typer(train, name="train")
 app.add_typer(evaluate, name="eval")
+app.add_typer(bench, name="bench")
 
 Judge = Annotated[
     str | None, typer.Option(help="'embedded', or 'package.module:factory' for a judge of your own.")
@@ -115,6 +118,32 @@ def eval_screen(data: Data, judge: Judge = None) -> None:
     from shieldguard.evaluation.screen import evaluate
 
     print(evaluate(load_judge(judge or "embedded"), data).markdown())
+
+
+@bench.command("judge")
+def bench_judge(
+    shape: Annotated[str, typer.Option(help="Of the random weights: '1B', '3B', or 'tiny'.")] = "1B",
+    tokens: Annotated[list[int], typer.Option(min=1, help="Length of the thought; can be repeated.")] = [
+        1024
+    ],  # noqa: B006
+    window: Annotated[int, typer.Option(min=1, help="Tokens in a window.")] = 128,
+    streams: Annotated[int, typer.Option(min=1, help="Streams at once, in row D.")] = 8,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the processor, for torch.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A real one, in place of random weights.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="A GGUF file with Llama-3's vocabulary.")] = None,
+) -> None:
+    """Compare the model card's recipe, re-reading everything, and the local judge, alone and with many."""
+    from shieldguard.evaluation.judge_cost import measure
+    from shieldguard.evaluation.random_weights import make
+
+    with tempfile.TemporaryDirectory() as folder:
+        if checkpoint is None:
+            checkpoint = Path(folder)
+            make(checkpoint, shape, tokenizer)
+            print(f"Random weights of the shape of Llama-3.2-{shape}: costs are real, verdicts are not.")
+        for count in tokens:
+            costs = measure(checkpoint, tokens=count, window=window, streams=streams, threads=threads)
+            print(f"\n{costs.markdown()}", flush=True)
 
 
 def _guard(config: Path | None, judge: str | None) -> Guard:

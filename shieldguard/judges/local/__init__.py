@@ -3,7 +3,7 @@
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from shieldguard.errors import ConfigError, MissingDependency
 from shieldguard.judges.contract import MAX_ANALYSIS_TOKENS
@@ -121,6 +121,11 @@ class LocalJudge:
 
     def forget(self, stream: str) -> None:
         self._worker.forget(stream)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's own, of transformers."""
+        return self._checkpoint.tokenizer
 
     @property
     def usage(self) -> Usage:
