@@ -15,6 +15,7 @@ import anyio
 
 from shieldguard import (
     Answer,
+    ConfigError,
     End,
     Guard,
     MissingDependency,
@@ -25,7 +26,7 @@ from shieldguard import (
     StreamReport,
 )
 from shieldguard.config import GuardConfig, load_judge
-from shieldguard_adapters.traces import Trace, load_trace
+from shieldguard_adapters.traces import Trace, load_trace, load_traces
 
 try:
     import typer
@@ -120,12 +121,35 @@ def eval_screen(data: Data, judge: Judge = None) -> None:
     print(evaluate(load_judge(judge or "embedded"), data).markdown())
 
 
+@evaluate.command("agreement")
+def eval_agreement(
+    checkpoint: Annotated[str, typer.Argument(help="ReasoningShield: a folder, or its name on the hub.")],
+    data: Annotated[Path, typer.Option(help="Traces: JSON lines with 'query' and 'reasoning', or gzipped.")],
+    points: Annotated[int, typer.Option(min=1, help="At how many places of a trace to ask.")] = 1,
+    judge_options: Annotated[str, typer.Option(help="Other options of the local judge, as JSON.")] = "{}",
+) -> None:
+    """Compare verdicts read from probabilities (fast) with those behind a written analysis (full)."""
+    from shieldguard.evaluation.agreement import compare
+
+    traces = [(trace.query, trace.reasoning) for trace in load_traces(data)]
+    try:
+        options = dict(json.loads(judge_options))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"--judge-options {judge_options!r} is no JSON object: {error}") from None
+    from shieldguard.judges.local import LocalJudge
+
+    fast = load_judge("local", checkpoint=checkpoint, **options)
+    assert isinstance(fast, LocalJudge)
+    agreement = anyio.run(lambda: compare(fast, fast.in_mode("full"), traces, points=points))
+    print(agreement.markdown())
+
+
 @bench.command("judge")
 def bench_judge(
     shape: Annotated[str, typer.Option(help="Of the random weights: '1B', '3B', or 'tiny'.")] = "1B",
-    tokens: Annotated[list[int], typer.Option(min=1, help="Length of the thought; can be repeated.")] = [
-        1024
-    ],  # noqa: B006
+    tokens: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of thought, 1024; can be repeated.")
+    ] = None,
     window: Annotated[int, typer.Option(min=1, help="Tokens in a window.")] = 128,
     streams: Annotated[int, typer.Option(min=1, help="Streams at once, in row D.")] = 8,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the processor, for torch.")] = None,
@@ -141,7 +165,7 @@ def bench_judge(
             checkpoint = Path(folder)
             make(checkpoint, shape, tokenizer)
             print(f"Random weights of the shape of Llama-3.2-{shape}: costs are real, verdicts are not.")
-        for count in tokens:
+        for count in tokens or [1024]:
             costs = measure(checkpoint, tokens=count, window=window, streams=streams, threads=threads)
             print(f"\n{costs.markdown()}", flush=True)
 
