@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -144,5 +144,5 @@ def _note(left_out: int) -> str:
     return f"(The context had no room for the first {left_out} characters.)" if left_out else ""
 
 
-Way: TypeAlias = Callable[[Window, GrowingText], Any]
+Way: TypeAlias = Callable[[Window, GrowingText], Reading]
 """`Fast` or `Full`: begins to read a window."""

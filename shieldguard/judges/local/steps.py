@@ -83,10 +83,12 @@ class Stepper:
         try:
             self._compute(shares)
         except Exception as error:
-            # Which of them it was is not known, so each is tried by itself.
+            # Which of them it was is not known, so each is tried by itself; where memory was short, with
+            # all of it.
+            freed = 0
             if isinstance(error, torch.OutOfMemoryError):
-                self._store.clear(busy=[share.job.lane for share in shares])
-            if len(shares) > 1:
+                freed = self._store.clear(busy=[share.job.lane for share in shares])
+            if len(shares) > 1 or freed:
                 for share in shares:
                     self.step([share.job])
             else:

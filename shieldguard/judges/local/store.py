@@ -68,10 +68,12 @@ class Store:
         for lane in [lane for lane in self._lanes if lane[0] == stream]:
             del self._lanes[lane]
 
-    def clear(self, busy: Collection[Lane] = ()) -> None:
-        """Give all memory back but that of the lanes that are busy."""
-        for lane in [lane for lane in self._lanes if lane not in busy]:
+    def clear(self, busy: Collection[Lane] = ()) -> int:
+        """Give back all memory but that of busy lanes. Answers with how many others there were."""
+        others = [lane for lane in self._lanes if lane not in busy]
+        for lane in others:
             del self._lanes[lane]
+        return len(others)
 
     def _make_room(self, lane: Lane, rows: Rows, length: int, busy: Collection[Lane]) -> bool:
         if length <= rows.capacity:
