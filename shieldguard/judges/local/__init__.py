@@ -56,6 +56,8 @@ class LocalJudge:
     at level 1 (fast). `max_analysis`: tokens of analysis at most (full).
 
     `device`, `dtype`: by default the GPU if there is one, and bfloat16 where the hardware computes in it.
+    "int8" rounds the weights, on a CPU, for two thirds of the memory; verdicts are then those of a rounded
+    model.
     `context`: the most tokens that the model is shown, 16,384 by default or what it was made for. A longer
     thought loses its beginning, in strides of half a context: the question and the newest text stay. An
     overlong question loses its middle. The verdict's `analysis` says how much was left out.

@@ -13,6 +13,7 @@ from transformers.utils.hub import cached_file
 from shieldguard.errors import ConfigError, ShieldguardError
 from shieldguard.judges.contract import FALLBACK_PROMPT, PROMPT_FILE
 from shieldguard.judges.local.attention import IMPLEMENTATION
+from shieldguard.judges.local.int8 import quantise
 from shieldguard.judges.local.rows import Shape
 
 logger = logging.getLogger("shieldguard")
@@ -21,6 +22,7 @@ DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "int8": torch.bfloat16,  # of all but the weights of the layers
 }
 
 
@@ -47,6 +49,8 @@ class Checkpoint:
             )
             model, found = loaded
             _check(name, model, found)
+            if kind == "int8":
+                quantise(model)
             model = model.to(where).eval().requires_grad_(False)
         except ShieldguardError:
             raise
@@ -126,6 +130,8 @@ def chosen_dtype(dtype: str | None, device: torch.device) -> str:
         return "float16"
     if dtype not in DTYPES:
         raise ConfigError(f"dtype={dtype!r}; choose one of {', '.join(map(repr, DTYPES))}")
+    if dtype == "int8" and device.type != "cpu":
+        raise ConfigError(f"dtype='int8' is for a CPU, not for {str(device)!r}; choose 'bfloat16'")
     return dtype
 
 

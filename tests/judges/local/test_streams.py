@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+import torch
 
 from shieldguard import JudgeBusy, JudgeError, JudgeTimeout, RiskLevel, Verdict, Window
 from shieldguard.judges.local import LocalJudge
@@ -25,11 +26,13 @@ def window(stream: str, text: str = CALM_TEXT, **rest: Any) -> Window:
 
 class Gate:
     """Holds the model's next forward passes until it is opened, and notes how many tokens each has. It
-    hangs on the real model, as a hook; `poison` makes a pass fail that has this token in it."""
+    hangs on the real model, as a hook. A pass fails that has the token `poison` in it, and as many of the
+    next ones as `short_of_memory` says."""
 
     def __init__(self, judge: LocalJudge) -> None:
         self.passes: list[int] = []
         self.poison: int | None = None
+        self.short_of_memory = 0
         self._open = threading.Event()
         self._open.set()
         self.reached = threading.Event()
@@ -42,6 +45,9 @@ class Gate:
         assert self._open.wait(20)
         if self.poison in tokens:
             raise RuntimeError("a bad token")
+        if self.short_of_memory:
+            self.short_of_memory -= 1
+            raise torch.OutOfMemoryError("no room")
 
     def shut(self) -> None:
         self.reached.clear()
@@ -173,6 +179,24 @@ def test_one_streams_failure_harms_no_other(judge: LocalJudge, gate: Gate) -> No
                 await failing
         gate.poison = None
         assert (await judge.judge(window("bad", f"{CALM_TEXT} {DOUBT}"))).level is RiskLevel.POTENTIAL
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("times", "passes"), [(1, 2), (2, 2)])
+def test_where_memory_is_short_what_was_kept_makes_room(
+    judge: LocalJudge, gate: Gate, times: int, passes: int
+) -> None:
+    async def main() -> None:
+        await judge.judge(window("kept"))
+        gate.short_of_memory = times
+        gate.passes.clear()
+        if times == 1:
+            assert (await judge.judge(window("new", HARM))).level is RiskLevel.HARMFUL
+        else:
+            with pytest.raises(JudgeError, match="no room"):
+                await judge.judge(window("new", HARM))
+        assert (len(gate.passes), judge.usage.texts) == (passes, 1)
 
     asyncio.run(main())
 
