@@ -63,7 +63,7 @@ def _from_json(text: str, name: str) -> Trace:
     try:
         row = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{name!r} is no JSON object: {error}") from None
+        raise ConfigError(f"{name!r} begins like JSON but is not: {error}") from None
     if not isinstance(row, dict):
         raise ConfigError(f"{name!r} is no JSON object but {type(row).__name__!r}")
     if not any(key in row for key in (*_REASONING, *_ANSWER)):
