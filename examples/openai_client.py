@@ -25,13 +25,17 @@ async def ask(client: openai.AsyncOpenAI, model: str, question: str) -> None:
     print(f"Q: {question}\nA: {answer}\n   {report.ended}, highest level {report.level}\n")
 
 
-async def main(traces: Sequence[Trace] = ALL) -> None:
-    with recite(traces, pace=0) as server:
-        async with openai.AsyncOpenAI(base_url=server.url, api_key="none needed") as client:
-            guard_client(client, Guard())
-            for trace in traces:
-                await ask(client, trace.name, trace.query)
+async def ask_all(client: openai.AsyncOpenAI, traces: Sequence[Trace]) -> None:
+    async with client:
+        for trace in traces:
+            await ask(client, trace.name, trace.query)
+
+
+def main() -> None:
+    with recite(ALL, pace=0) as server:
+        client = guard_client(openai.AsyncOpenAI(base_url=server.url, api_key="none needed"), Guard())
+        asyncio.run(ask_all(client, ALL))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

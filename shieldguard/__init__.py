@@ -1,6 +1,7 @@
 """Streaming guardrails for the reasoning of large language models."""
 
 from shieldguard.conversation import Message, QueryFrom, history, last_user_turn
+from shieldguard.driving import SourceItem
 from shieldguard.errors import (
     BoundExceeded,
     ConfigError,
@@ -89,6 +90,7 @@ __all__ = [
     "SizeWindower",
     "SourceError",
     "SourceEvent",
+    "SourceItem",
     "StreamReport",
     "SyncGuardedStream",
     "Tally",

@@ -1,13 +1,19 @@
 """A guard from a file and the environment."""
 
+import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from shieldguard.errors import ConfigError, MissingDependency
 from shieldguard.guard import Guard
@@ -31,6 +37,7 @@ class GuardConfig(BaseSettings):
     one of your own, called with `judge_options`.
     `windower`: "sentence" or "size", with `windower_options`. `policy`: the fields of `Policy`.
     Environment variables go before the file: SHIELDGUARD_JUDGE, SHIELDGUARD_POLICY__RELEASE=lag, …
+    "none" stands for what a file cannot say: `answer = "none"` (not judged), `max_wait = "none"`.
     """
 
     model_config = SettingsConfigDict(
@@ -66,14 +73,24 @@ class GuardConfig(BaseSettings):
                 settings = tomllib.loads(Path(file).read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ConfigError(f"cannot read the configuration {str(file)!r}: {error}") from None
+        _check_names(cls.model_fields)
         try:
             return cls(**settings)
+        except SettingsError as error:
+            raise ConfigError(f"the environment cannot be read: {error}") from None
         except ValidationError as error:
             found = "; ".join(
                 f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})"
                 for item in error.errors()
             )
             raise ConfigError(f"the configuration cannot be used: {found}") from None
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _none(cls, policy: Any) -> Any:
+        if not isinstance(policy, dict):
+            return policy
+        return {name: None if _means_none(name, value) else value for name, value in policy.items()}
 
     def build(self, *, observers: Sequence[Observer] = ()) -> Guard:
         """The guard of these settings."""
@@ -89,6 +106,22 @@ class GuardConfig(BaseSettings):
         return _made(kind, self.windower_options, f"windower {self.windower!r}")
 
 
+def _means_none(name: str, value: object) -> bool:
+    return name in ("answer", "tool_call", "max_wait") and value == "none"
+
+
+def _check_names(settings: Iterable[str]) -> None:
+    """A misspelt variable would be a setting that is silently not there."""
+    known = [f"SHIELDGUARD_{name}".upper() for name in settings]
+    for variable in map(str.upper, os.environ):
+        begun = [name for name in known if variable.startswith(f"{name}_")]
+        if begun and variable not in known and not any(variable.startswith(f"{name}__") for name in begun):
+            raise ConfigError(
+                f"the environment variable {variable!r} is no setting; parts are joined by two underscores, "
+                f"as in '{begun[0]}__…'"
+            )
+
+
 def load_judge(name: str, /, **options: Any) -> Judge:
     """The judge of a name: "embedded", "local", or "package.module:factory".
 
@@ -96,7 +129,7 @@ def load_judge(name: str, /, **options: Any) -> Judge:
     `MissingDependency` where it needs an extra that is not installed.
     """
     module, colon, factory = _OURS.get(name, name).partition(":")
-    if not colon:
+    if not colon or not module or module.startswith("."):
         ours = ", ".join(map(repr, _OURS))
         raise ConfigError(f"judge={name!r}; choose {ours} or 'package.module:factory'")
     try:

@@ -28,13 +28,14 @@ def history(max_characters: int = 4000) -> QueryFrom:
     def render(messages: Sequence[Message]) -> str:
         kept: list[str] = []
         room = max_characters
-        for message in reversed(messages):
+        for older, message in reversed(list(enumerate(messages))):
             text = "(history held by the server, not seen)" if message.unseen else message.text
             line = f"{message.role}: {text}"
-            if len(line) > room:
-                if not kept:
-                    kept.append(f"{message.role}: …{text[-max(0, room - len(message.role) - 3) :]}")
-                else:
+            if len(line) + (2 if older else 0) > room:  # a line must be left to say that there was more
+                head = f"{message.role}: …"
+                if not kept and room > len(head):
+                    kept.append(head + text[len(head) - room :])
+                elif room > 0:
                     kept.append("…")
                 break
             kept.append(line)

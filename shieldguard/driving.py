@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TypeAlias
 
-from shieldguard.errors import JudgeError, SourceError
+from shieldguard.errors import JudgeError, JudgeTimeout, SourceError
 from shieldguard.events import ReleasedEvent, SourceEvent
 from shieldguard.judging import JudgeLoop, Outcome, logged
 from shieldguard.observers import Observer, StreamReport
@@ -15,11 +15,15 @@ from shieldguard.thinking import ThinkSplitter
 from shieldguard.verdicts import Verdict
 from shieldguard.windows import Window
 
-SourceItem: TypeAlias = str | SourceEvent | list[SourceEvent]
+SourceItem: TypeAlias = str | SourceEvent | Sequence[SourceEvent]
 """What a source gives: text with inline think tags, events, or several events at once."""
 
-# How long an instant judge may be asked in place before the caller's loop gets a turn (promise 10).
-_TURN = 0.005
+# How long past its deadline a judge may be that should have been cancelled. One that blocks its event loop
+# cannot be; it is given up, so that no stream waits for it without end.
+_GRACE = 0.25
+
+# How long a stream may keep the caller's loop before others get a turn (promise 10).
+TURN = 0.002
 
 
 class Drive:
@@ -49,9 +53,22 @@ class Drive:
         self._told = 0
 
     @property
+    def is_over(self) -> bool:
+        """Whether the books are closed, or somebody else closes them."""
+        return self.final is not None or self.in_background
+
+    @property
     def asked(self) -> Iterable["Future[Outcome]"]:
         """The judgements in flight."""
         return self._asked.keys()
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds until a judgement in flight is overdue; None where none is in flight."""
+        if self.in_background or not self._asked:
+            return None
+        first = min(window.deadline for window in self._asked.values())
+        return max(0.0, first + _GRACE - time.monotonic())
 
     def receive(self, item: SourceItem) -> None:
         now = time.monotonic()
@@ -61,7 +78,7 @@ class Drive:
     def _events(self, item: SourceItem) -> Sequence[SourceEvent]:
         if isinstance(item, str):
             return self._splitter.feed(item)
-        return item if isinstance(item, list) else (item,)
+        return item if isinstance(item, list | tuple) else (item,)
 
     def end_of_source(self, error: Exception | None = None) -> None:
         """The source is exhausted, or raised `error`, which is raised again once all is told."""
@@ -75,20 +92,30 @@ class Drive:
             self.session.receive(event, now)
         self.session.finish(now)
 
+    def leave(self) -> None:
+        """The consumer has gone: what came is still to be judged."""
+        now = time.monotonic()
+        for event in self._splitter.flush():
+            self.session.receive(event, now)
+        self.session.leave(now)
+
     def advance(self) -> bool:
         """Take verdicts in and hand windows out. True where more could be done at once: give other
         tasks a turn, then call again."""
         begun = time.monotonic()
         if self._asked:
             for future in [future for future in self._asked if future.done()]:
-                self._settle(self._asked.pop(future), *future.result())
+                self._settle(self._asked.pop(future), *_outcome(future))
+            overdue = [f for f, window in self._asked.items() if begun > window.deadline + _GRACE]
+            for future in overdue:
+                self._give_up(future, begun)
         while windows := self.session.windows(time.monotonic()):
             for window in windows:
                 if outcome := self._judges.ask_now(window):
                     self._settle(window, *outcome)
                 else:
                     self._ask(window)
-            if time.monotonic() > begun + _TURN:
+            if time.monotonic() > begun + TURN:
                 return True
         return False
 
@@ -101,10 +128,11 @@ class Drive:
             for future in self._asked:
                 future.cancel()
             self._asked.clear()
-            self.final = self.report()
+            report = self.report()
             self._judges.forget(self.session.stream)
             for observer in self._observers:
-                logged(observer.stream_closed, self.final)
+                logged(observer.stream_closed, report)
+            self.final = report
         return self.final
 
     def report(self) -> StreamReport:
@@ -138,6 +166,12 @@ class Drive:
         self._asked[future] = window
         future.add_done_callback(lambda _: self.on_verdict())
 
+    def _give_up(self, future: "Future[Outcome]", now: float) -> None:
+        window = self._asked.pop(future)
+        future.cancel()
+        error = JudgeTimeout("no verdict, and the judge could not be cancelled: it blocks its event loop")
+        self._settle(window, error, now)
+
     def _settle(self, window: Window, outcome: Verdict | JudgeError, at: float) -> None:
         if isinstance(outcome, JudgeError):
             self.session.failed(window, outcome, at)
@@ -165,9 +199,15 @@ class DrivenStream:
 
     def __del__(self) -> None:
         drive = getattr(self, "_drive", None)
-        if drive is not None and drive.final is None and not drive.in_background:
+        if drive is not None and not drive.is_over:
             drive.session.abandon()
             drive.finish()
+
+
+def _outcome(future: "Future[Outcome]") -> Outcome:
+    if future.cancelled():
+        return JudgeError("the judgement was cancelled, and not by the guard"), time.monotonic()
+    return future.result()
 
 
 def _nothing() -> None:

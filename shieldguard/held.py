@@ -6,7 +6,7 @@ whole, so that its frame keeps its bytes, unless another window ends in it, or i
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from shieldguard.events import (
@@ -34,6 +34,7 @@ class Choice:
     calls: "_Calls | None" = None  # while its tool calls are coming
     strict: bool = False  # judge its answers and tool calls whatever the policy says
     redacted: bool = False
+    ended: bool = False
 
     def uncleared(self, channel: Channel | None = None) -> tuple[tuple[Lane, int], ...]:
         """The lanes (of a channel, or all) that are judged and not cleared yet, and how far they go."""
@@ -74,6 +75,7 @@ class _Calls:
     events: list[ToolCall | Passthrough | Opaque] = field(default_factory=list)
     ends: dict[Lane, int] = field(default_factory=dict)  # how far the calls go in their lanes
     complete: bool = False
+    refused: bool = False
     size: int = 0
 
     def add(self, event: ToolCall | Passthrough | Opaque) -> int:
@@ -105,7 +107,7 @@ class HeldEvents:
 
     def hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
         if choice.calls is None:
-            choice.calls = _Calls(choice, choice.uncleared(Channel.REASONING))
+            choice.calls = _Calls(choice, choice.uncleared(Channel.REASONING), refused=choice.redacted)
             self._hold(choice.calls)
         choice.calls.ends[lane] = lane.seen
         self.size += choice.calls.add(event)
@@ -119,17 +121,36 @@ class HeldEvents:
             gate = choice.uncleared() if choice is not None and isinstance(event, End) else ()
             self._hold(_Other(event, gate))
 
+    def redact_behind(self, lane: Lane, start: int, choice: Choice) -> None:
+        """Mark the reasoning and the tool calls of a choice that came behind `start` in `lane`."""
+        open_lanes = [
+            other
+            for other in choice.lanes.values()
+            if other.channel is Channel.REASONING and other.redacted_from is None
+        ]
+        behind = lane.out > start
+        for held in self._queue:
+            if isinstance(held, _Calls):
+                held.refused = held.refused or (behind and held.choice is choice)
+            elif isinstance(held, _Text) and held.lane is lane:
+                behind = behind or held.end > start
+            elif isinstance(held, _Text) and behind and held.lane in open_lanes:
+                open_lanes.remove(held.lane)
+                held.lane.redacted_from = held.end - len(held.event.text)
+
     def drain(self, now: float) -> list[ReleasedEvent]:
         """All that is cleared, to the last character. What is left can never leave."""
         drained: list[ReleasedEvent] = []
-        while released := self.release((), now, last=True):
+        while released := self.release(tuple, now, last=True):
             drained += released
         self._queue.clear()
         self.size = 0
         return drained
 
-    def release(self, lanes: Iterable[Lane], now: float, *, last: bool = False) -> list[ReleasedEvent]:
-        """What the head of the queue gives; empty where it has to wait. `lanes`: all of the stream's.
+    def release(
+        self, lanes: Callable[[], Iterable[Lane]], now: float, *, last: bool = False
+    ) -> list[ReleasedEvent]:
+        """What the head of the queue gives; empty where it has to wait. `lanes` gives all of the stream's.
         `last`: nothing that is not cleared by now will be."""
         while self._queue:
             head = self._queue[0]
@@ -140,7 +161,7 @@ class HeldEvents:
                 return [head.event]
             if isinstance(head, _Calls):
                 return self._release_calls(head, now)
-            ahead = self._allowance(head.lane, lanes) if self._lag and not last else 0
+            ahead = self._allowance(head.lane, lanes()) if self._lag and not last else 0
             limit = _limit(head, ahead)
             if limit < head.end and (limit <= head.lane.out or not (last or _parts(head, limit))):
                 return []
@@ -180,7 +201,7 @@ class HeldEvents:
         if any(lane.is_judged and lane.cleared < end for lane, end in head.ends.items()):
             return []
         self._drop_head()
-        refused = head.choice.redacted or any(lane.redacted_from is not None for lane in head.ends)
+        refused = head.refused or any(lane.redacted_from is not None for lane in head.ends)
         for lane, end in head.ends.items():
             lane.move_out(end, released=not refused, now=now)
         if not refused:

@@ -5,8 +5,10 @@ Callers on asyncio, on trio and without any loop share it, and a judge need not 
 
 import asyncio
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextvars import Context
@@ -28,13 +30,15 @@ Outcome: TypeAlias = tuple[Verdict | JudgeError, float]
 
 
 class JudgeLoop:
-    """Asks one judge, with a deadline, and turns whatever goes wrong into a `JudgeError`."""
+    """Asks one judge, with a deadline, and turns whatever goes wrong into a `JudgeError`. Its thread ends
+    when nothing refers to it any more."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._instant = judge if isinstance(judge, InstantJudge) else None
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
 
     def ask_now(self, window: Window) -> Outcome | None:
         """The verdict of an instant judge; None where the judge has to be asked with `ask`."""
@@ -52,10 +56,12 @@ class JudgeLoop:
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
         """Run a coroutine on the loop, which is started on first use."""
         with self._lock:
-            if self._loop is None:
+            if self._loop is None or self._process != os.getpid():  # a fork has no threads but its own
+                self._process = os.getpid()
                 # A daemon: a judge that hangs must not keep the interpreter from ending.
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="shieldguard", daemon=True).start()
+                self._loop = loop = asyncio.new_event_loop()
+                threading.Thread(target=_serve, args=(loop,), name="shieldguard", daemon=True).start()
+                weakref.finalize(self, loop.call_soon_threadsafe, loop.stop).atexit = False
         # In a context of its own: the caller's says which async library runs, which is not so here.
         return Context().run(asyncio.run_coroutine_threadsafe, coroutine, self._loop)
 
@@ -64,10 +70,10 @@ class JudgeLoop:
         forget = getattr(self._judge, "forget", None)
         if forget is None:
             return
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(logged, forget, stream)
-        else:
+        if self._loop is None or self._loop.is_closed():
             logged(forget, stream)
+        else:
+            self._loop.call_soon_threadsafe(logged, forget, stream)
 
     async def _ask(self, window: Window) -> Outcome:
         try:
@@ -79,6 +85,13 @@ class JudgeLoop:
             return _judge_error(error), time.monotonic()
         except Exception as error:
             return _judge_error(error), time.monotonic()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
 
 
 def _checked(reply: object) -> Verdict:

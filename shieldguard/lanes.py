@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from shieldguard.errors import JudgeError
 from shieldguard.events import Channel
 from shieldguard.observers import CutBy, Tally, WindowJudged
-from shieldguard.policy import Action, Rule
+from shieldguard.policy import Action
 from shieldguard.verdicts import Verdict
 from shieldguard.windows import Window, Windower
 
@@ -28,13 +28,11 @@ class Submission:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The text of one block on one channel of one choice. `rule` is None where the policy has none for it;
-    it may be judged nevertheless."""
+    """The text of one block on one channel of one choice."""
 
     channel: Channel
     choice: int
     block: int
-    rule: Rule | None
     is_judged: bool
     head: str = ""  # up to the last cut
     pending: str = ""  # behind it; bounded by the windower
@@ -92,10 +90,11 @@ class Lane:
 
     def cut_tail(self, by: CutBy) -> None:
         """Make a window of what is pending, however short."""
-        if self.pending:
-            self.head += self.pending
-            self.pending = ""
-            self.cuts.append((len(self.head), by))
+        self.head += self.pending
+        self.pending = ""
+        last = self.cuts[-1][0] if self.cuts else self.submitted
+        if self.cut > last:
+            self.cuts.append((self.cut, by))
 
     def submit(self, query: str, stream: str, deadline: float, now: float) -> Window:
         """The next window for a judge; all that wait, as one, where the judge is slow."""

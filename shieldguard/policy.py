@@ -19,6 +19,10 @@ def _member(kind: type[E], value: str, name: str) -> E:
         raise ConfigError(f"{name}={value!r}; choose one of {choices}") from None
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
 class Action(StrEnum):
     """What happens to a judged window."""
 
@@ -109,12 +113,16 @@ class Policy:
             )
         for name in ("judge_timeout", "max_held", "max_wait", "max_unjudged"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if not (_is_number(value) and value > 0) and not (name == "max_wait" and value is None):
                 raise ConfigError(f"{name}={value!r}; give a number above 0")
-        if not self.join_after >= 0:
+        if not (_is_number(self.join_after) and self.join_after >= 0):
             raise ConfigError(f"join_after={self.join_after!r}; give a number of seconds, 0 or more")
         if not isinstance(self.reasoning, Rule):
             raise ConfigError(f"reasoning={self.reasoning!r}; give a Rule: reasoning is always judged")
+        for name in ("answer", "tool_call"):
+            value = getattr(self, name)
+            if not isinstance(value, Rule | None):
+                raise ConfigError(f"{name}={value!r}; give a Rule, or None for a channel that is not judged")
 
     def rule(self, channel: Channel) -> Rule | None:
         if channel is Channel.REASONING:

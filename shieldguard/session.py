@@ -77,9 +77,12 @@ class GuardSession:
         self._shadow = self.policy.release is Release.SHADOW
         self._choices: dict[int, Choice] = {}
         self._given: deque[ReleasedEvent] = deque()  # free to leave, whatever the queue holds
+        self._given_size = 0
         self._held = HeldEvents(self.policy)
         self._at_judge: dict[int, Lane] = {}  # by id() of the window, which its submission keeps alive
-        self._cuts_changed = False
+        self._holding = self.policy.release is Release.HOLD
+        self._stirred = True  # until `take` has taken all that there was
+        self._waiting: list[Lane] = []  # those with windows to submit, in the order in which they were cut
         self._finished = False
         self._left: Ended | None = None  # set once nobody takes events any more
         self._unobservable: set[OpaqueKind] = set()
@@ -90,12 +93,24 @@ class GuardSession:
     @property
     def wants_data(self) -> bool:
         """Whether to read on from the source; False past the bound (backpressure) and at the end."""
-        return not self._finished and self.aborted is None and self._held.size < self.policy.max_held
+        size = self._held.size + self._given_size
+        return not self._finished and self.aborted is None and size < self.policy.max_held
 
     @property
     def finished(self) -> bool:
         """Whether the source has ended, or nobody reads any more."""
         return self._finished
+
+    @property
+    def stirred(self) -> bool:
+        """Whether windows or events may have come of what was received since all were taken. While not,
+        there is nothing to do but to receive more."""
+        return self._stirred
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether `windows` would name any."""
+        return self.aborted is None and any(map(_is_ready, self._waiting))
 
     @property
     def judging(self) -> bool:
@@ -127,26 +142,30 @@ class GuardSession:
             return
         if now >= self._next_tick:
             self.tick(now)
-        if self._shadow and not isinstance(event, Relabel):
-            self._given.append(event)
         match event:
             case Reasoning() | Answer() | ToolCall():
                 self._receive_text(event, now)
             case Relabel():
                 self._relabel(event.choice)
-            case _:
+                return
+            case Opaque() | Passthrough() | End():
                 self._receive_other(event, now)
+            case _:
+                raise TypeError(f"the source gave {event!r}, which is no event; give text, or events")
+        if self._shadow:
+            self._given.append(event)
+            self._given_size += _size(event)
 
     def finish(self, now: float) -> None:
         """The source has ended: cut what is pending."""
         if not self._finished and self.aborted is None:
-            self._finished = True
+            self._finished = self._stirred = True
             for choice in self._choices.values():
                 self._turn(choice, None)
 
     def leave(self, now: float) -> None:
         """The consumer has gone: nothing leaves any more, but what came is still to be judged."""
-        all_ended = bool(self._choices) and all(choice.active is None for choice in self._choices.values())
+        all_ended = bool(self._choices) and all(choice.ended for choice in self._choices.values())
         everything_left = all_ended and not self._held
         self.finish(now)
         self._discard(Ended.COMPLETE if everything_left else Ended.CLIENT_LEFT)
@@ -215,29 +234,37 @@ class GuardSession:
 
     def windows(self, now: float) -> list[Window]:
         """The windows to be judged now, each named once."""
-        if not self._cuts_changed or self.aborted is not None:
-            return []
-        self._cuts_changed = False
-        ready = []
-        for lane in self._lanes():
-            if lane.submission is None and lane.cuts and lane.is_judged:
+        ready: list[Window] = []
+        if not self._waiting or self.aborted is not None:
+            return ready
+        for lane in self._waiting:
+            if _is_ready(lane):
                 window = lane.submit(self.query, self.stream, now + self.policy.judge_timeout, now)
                 self._at_judge[id(window)] = lane
                 ready.append(window)
+        self._waiting = [lane for lane in self._waiting if lane.cuts]
         return ready
 
     def take(self, now: float, limit: int | None = None) -> list[ReleasedEvent]:
         """The events that may leave now, in order; about `limit` of them (tool calls are not parted)."""
+        taken = self._take(now, limit)
+        if not taken and self._held.size >= self.policy.max_held and not self.judging:
+            self._relieve(now)
+            taken = self._take(now, limit)
+        self._stirred = bool(taken or self._waiting)
+        return taken
+
+    def _take(self, now: float, limit: int | None) -> list[ReleasedEvent]:
         taken: list[ReleasedEvent] = []
         while limit is None or len(taken) < limit:
             if self._given:
                 taken.append(self._given.popleft())
-            elif released := self._held.release(self._lanes(), now):
+                if self._shadow:
+                    self._given_size -= _size(taken[-1])
+            elif released := self._held.release(self._lanes, now):
                 taken += released
             else:
                 break
-        if not taken and self._held.size >= self.policy.max_held and not self.judging:
-            self._relieve(now)
         return taken
 
     def report(self, *, closed_after: float | None = None, source_failed: bool = False) -> StreamReport:
@@ -277,13 +304,13 @@ class GuardSession:
         channel = _CHANNELS[type(event)]
         lane = choice.lanes.get((channel, event.block))
         if lane is None:
-            rule = self.policy.rule(channel)
-            if isinstance(event, Answer) and event.tentative:
-                rule = rule or self.policy.reasoning
-            lane = Lane(channel, event.choice, event.block, rule, rule is not None or choice.strict)
+            is_judged = choice.strict or self.policy.rule(channel) is not None
+            lane = Lane(channel, event.choice, event.block, is_judged)
             if choice.redacted and channel is Channel.REASONING:
                 lane.redacted_from = 0
             choice.lanes[channel, event.block] = lane
+        if isinstance(event, Answer) and event.tentative:
+            lane.start_judging()
         return lane
 
     def _turn(self, choice: Choice, to: Lane | None) -> None:
@@ -298,8 +325,13 @@ class GuardSession:
         choice.active = to
 
     def _cut_tail(self, lane: Lane, by: CutBy) -> None:
+        self._stirred = True
         lane.cut_tail(by)
-        self._cuts_changed = True
+        self._wait(lane)
+
+    def _wait(self, lane: Lane) -> None:
+        if lane.cuts and lane not in self._waiting:
+            self._waiting.append(lane)
 
     # -- receiving -----------------------------------------------------------------------------
 
@@ -308,9 +340,9 @@ class GuardSession:
         lane = self._lane(choice, event)
         if choice.active is not lane:
             self._turn(choice, lane)
+            choice.ended = False
         lane.add(event.text, self.windower, now)
-        if lane.cuts:
-            self._cuts_changed = True
+        self._wait(lane)
         if self._shadow:
             lane.move_out(lane.seen, released=True, now=now)
             if lane.cut - lane.submitted > self.policy.max_held:
@@ -319,11 +351,15 @@ class GuardSession:
             self._held.hold_call(event, lane, choice)
         else:
             self._held.hold_text(event, lane, choice)
+        if lane.cuts or not (self._holding and lane.is_judged) or not self.wants_data:
+            self._stirred = True
 
     def _receive_other(self, event: Opaque | Passthrough | End, now: float) -> None:
+        self._stirred = True
         choice = None if event.choice is None else self._choice(event.choice)
         if choice is not None and isinstance(event, End):
             self._turn(choice, None)
+            choice.ended = True
         elif choice is not None and isinstance(event, Opaque):
             self._unobservable.add(event.kind)
             if self.policy.on_opaque is OpaqueReasoning.ABORT and not self._shadow:
@@ -335,6 +371,7 @@ class GuardSession:
             self._held.hold_other(event, choice)
 
     def _relabel(self, index: int) -> None:
+        self._stirred = True
         choice = self._choice(index)
         lane = choice.active
         if lane is None or lane.channel is not Channel.ANSWER:
@@ -346,6 +383,8 @@ class GuardSession:
         if key in choice.lanes:
             key = (Channel.REASONING, -1 - len(choice.lanes))
         choice.lanes[key] = lane
+        if choice.redacted and lane.redacted_from is None:
+            lane.redacted_from = lane.out
 
     # -- verdicts ------------------------------------------------------------------------------
 
@@ -354,7 +393,8 @@ class GuardSession:
         return self._at_judge.pop(id(window), None)
 
     def _action(self, lane: Lane, verdict: Verdict) -> Action:
-        action = (lane.rule or self.policy.reasoning).action(verdict.level)
+        rule = self.policy.rule(lane.channel) or self.policy.reasoning
+        action = rule.action(verdict.level)
         must_be_safe = lane.channel is Channel.ANSWER and self._choices[lane.choice].redacted
         if must_be_safe and action is not Action.ABORT and verdict.level is not RiskLevel.SAFE:
             action = Action.REDACT
@@ -363,9 +403,9 @@ class GuardSession:
         return action
 
     def _record(self, lane: Lane, action: Action, now: float, outcome: Verdict | JudgeError) -> None:
+        self._stirred = True
         record = lane.record(self.stream, action, now, outcome)
         lane.slow_judge = record.latency > self.policy.join_after
-        self._cuts_changed = True
         self.records.append(record)
 
     def _redact(self, lane: Lane, start: int) -> None:
@@ -374,17 +414,15 @@ class GuardSession:
         self._be_strict(choice)
         if lane.redacted_from is None:
             lane.redacted_from = max(start, lane.out)
-        later = False
+        self._held.redact_behind(lane, start, choice)
         for other in choice.lanes.values():
             if other.channel is Channel.REASONING and other.redacted_from is None:
-                other.redacted_from = other.out if later else other.seen
-            later = later or other is lane
+                other.redacted_from = other.seen
 
     def _be_strict(self, choice: Choice) -> None:
         if choice.strict:
             return
         choice.strict = True
-        self._cuts_changed = True
         for lane in choice.lanes.values():
             lane.start_judging()
 
@@ -421,6 +459,7 @@ class GuardSession:
             error=error,
         )
         self.aborted_at = now
+        self._stirred = True
         cleared = self._held.drain(now)
         self._forget_windows()
         if self._left is None:
@@ -430,11 +469,20 @@ class GuardSession:
         self._left = ended
         self._held.clear()
         self._given.clear()
+        self._given_size = 0
 
     def _forget_windows(self) -> None:
         self._at_judge.clear()
         for lane in self._lanes():
             lane.cuts.clear()
+
+
+def _is_ready(lane: Lane) -> bool:
+    return lane.submission is None and bool(lane.cuts) and lane.is_judged
+
+
+def _size(event: ReleasedEvent) -> int:
+    return 1 + (len(event.text) if isinstance(event, Reasoning | Answer | ToolCall) else 0)
 
 
 _CHANNELS = {

@@ -1,5 +1,6 @@
 """Guarded streams for `async for`."""
 
+import math
 import time
 import weakref
 from collections import deque
@@ -11,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, current_token
 
-from shieldguard.driving import Drive, DrivenStream, SourceItem
+from shieldguard.driving import TURN, Drive, DrivenStream, SourceItem
 from shieldguard.events import ReleasedEvent
 from shieldguard.judging import logger
 from shieldguard.observers import StreamReport
@@ -37,12 +38,16 @@ class GuardedStream(DrivenStream):
         self._shadow = drive.session.policy.release is Release.SHADOW
         self._timeout = drive.session.policy.judge_timeout
         self._source: AsyncIterator[SourceItem] = aiter(source)
-        self._source_open = True
+        self._source_open = True  # until somebody begins to close it
+        self._source_closed = False
         self._events: deque[ReleasedEvent] = deque()
         self._call_soon: Callable[[Callable[[], Any]], Any] | None = None
         self._changed: anyio.Event | None = None  # while somebody waits for a change
-        self._reading: anyio.CancelScope | None = None
+        self._is_reading = False
+        self._reading: anyio.CancelScope | None = None  # of a read that may be cancelled
+        self._leaving = False
         self._tasks: TaskGroup | None = None
+        self._turn_ends = time.monotonic() + TURN
 
     def __aiter__(self) -> Self:
         return self
@@ -56,19 +61,31 @@ class GuardedStream(DrivenStream):
 
     async def next_batch(self) -> list[ReleasedEvent]:
         """All events that may leave by now, at least one; empty at the end."""
+        if self._events:
+            batch = list(self._events)
+            self._events.clear()
+            return batch
         return await self._next(None)
 
     async def aclose(self) -> None:
-        """Leave: close the source, judge what came, within the judge's deadline."""
-        if self._drive.final is not None or self._drive.in_background:
+        """Leave: judge what came, within the judge's deadline, and close the source. A task that awaits
+        the source meanwhile has its read cancelled, or else closes the source when the read is done."""
+        if self._drive.is_over:
             return
         self._bind()
-        if self._reading is not None:
-            self._reading.cancel()
         with anyio.CancelScope(shield=True):
-            await self._close_source()
+            while self._leaving and not self._drive.is_over:
+                await self._change()
+            if not self._drive.is_over:
+                await self._leave()
+
+    async def _leave(self) -> None:
+        self._leaving = True
+        try:
             self._events.clear()
-            self._drive.session.leave(time.monotonic())
+            self._drive.leave()
+            if self._reading is not None or not self._is_reading:
+                await self._close_source()
             if self._shadow:
                 self._drive.finish_in_background()
                 return
@@ -79,6 +96,9 @@ class GuardedStream(DrivenStream):
                     elif self._drive.session.judging:
                         await self._change()
             self._drive.finish()
+        finally:
+            self._leaving = False
+            self._notify()
 
     async def final_report(self) -> StreamReport:
         """The account of a stream that has ended, in mode `shadow` after the last verdict."""
@@ -114,15 +134,17 @@ class GuardedStream(DrivenStream):
         self._bind()
         drive, session = self._drive, self._drive.session
         while True:
-            if drive.final is not None or drive.in_background:
+            if time.monotonic() > self._turn_ends:
+                await self._give_turn()
+            if drive.is_over:
                 return []
             more = self._advance()
-            if session.aborted is not None and self._source_open:
-                if self._tasks is not None:
-                    await self._change()  # for whoever reads ahead to close the source
-                    continue
+            if session.aborted is not None:
                 await self._close_source()
-            if events := drive.take(limit):
+            events = drive.take(limit)
+            if session.aborted is not None:  # at the bound, `take` aborts
+                await self._close_source()
+            if events:
                 if session.aborted is not None and session.closed:
                     drive.finish()
                 self._notify()
@@ -130,11 +152,11 @@ class GuardedStream(DrivenStream):
             if session.closed or (self._shadow and not session.wants_data):
                 await self._end()
                 return []
-            if more:
+            if more or session.has_windows:
                 await checkpoint()
             elif self._tasks is None and session.wants_data:
                 await self._read()
-            elif not self._advance():
+            else:
                 await self._change()
 
     async def _end(self) -> None:
@@ -147,10 +169,14 @@ class GuardedStream(DrivenStream):
             raise self._drive.source_error
 
     async def _read(self) -> None:
-        """Read one item. A verdict that aborts meanwhile cancels the read."""
+        """Read one item, or more where nothing comes of it. A verdict that aborts cancels the read."""
+        drive, session = self._drive, self._drive.session
+        self._is_reading = True
         try:
-            if self._tasks is None and not self._drive.asked:
-                self._drive.receive(await anext(self._source))
+            if self._tasks is None and not drive.asked:
+                drive.receive(await anext(self._source))
+                while not session.stirred and time.monotonic() < self._turn_ends:
+                    drive.receive(await anext(self._source))
                 return
             with anyio.CancelScope() as self._reading:
                 item = await anext(self._source)
@@ -162,21 +188,28 @@ class GuardedStream(DrivenStream):
             self._drive.end_of_source(error)
         finally:
             self._reading = None
+            self._is_reading = False
+            self._notify()
+            if drive.is_over:
+                await self._close_source()  # which was left to us
 
     async def _read_ahead(self) -> None:
         session = self._drive.session
-        while not session.closed and session.aborted is None:
+        while not session.finished and session.aborted is None:
             if session.wants_data:
                 await self._read()
                 while self._advance():
                     await checkpoint()
-                self._notify()
-            elif session.finished:
-                break
+                if time.monotonic() > self._turn_ends:
+                    await self._give_turn()
             else:
                 await self._change()
         await self._close_source()
-        self._notify()
+
+    async def _give_turn(self) -> None:
+        """Let others run: neither the source nor a judge may have made us wait."""
+        await checkpoint()
+        self._turn_ends = time.monotonic() + TURN
 
     async def _keep_time(self, max_wait: float) -> None:
         session = self._drive.session
@@ -188,17 +221,27 @@ class GuardedStream(DrivenStream):
             self._on_verdict()
 
     async def _close_source(self) -> None:
+        """Close the source, or wait for whoever does."""
         if not self._source_open:
+            while not self._source_closed:
+                await self._change()
             return
         self._source_open = False
         aclose = getattr(self._source, "aclose", None)
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLOSING):
-            try:
+        try:
+            if self._reading is not None:
+                self._reading.cancel()
+            while self._is_reading:
+                await self._change()
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _CLOSING):
                 if aclose is not None:
                     await aclose()
-            except Exception:
-                logger.exception("shieldguard: closing the source %r failed", self._source)
-        self._drive.source_closed()
+        except Exception:
+            logger.exception("shieldguard: closing the source %r failed", self._source)
+        finally:
+            self._drive.source_closed()
+            self._source_closed = True
+            self._notify()
 
     # -- verdicts ------------------------------------------------------------------------------
 
@@ -216,13 +259,13 @@ class GuardedStream(DrivenStream):
             pass  # the loop has ended, and the stream with it
 
     def _on_verdict(self) -> None:
-        if self._drive.final is None and not self._drive.in_background:
+        if not self._drive.is_over:
             self._advance()
         self._notify()
 
     def _advance(self) -> bool:
         more = self._drive.advance()
-        if self._drive.session.aborted is not None and self._source_open:
+        if self._drive.session.aborted is not None and not self._source_closed:
             if self._reading is not None:
                 self._reading.cancel()
             self._notify()
@@ -236,7 +279,9 @@ class GuardedStream(DrivenStream):
     async def _change(self) -> None:
         if self._changed is None:
             self._changed = anyio.Event()
-        await self._changed.wait()
+        patience = self._drive.patience
+        with anyio.move_on_after(patience if patience is not None else math.inf):
+            await self._changed.wait()
 
 
 def _call(method: "weakref.WeakMethod[Callable[[], None]]") -> None:

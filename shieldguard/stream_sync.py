@@ -37,15 +37,19 @@ class SyncGuardedStream(DrivenStream):
 
     def next_batch(self) -> list[ReleasedEvent]:
         """All events that may leave by now, at least one; empty at the end."""
+        if self._events:
+            batch = list(self._events)
+            self._events.clear()
+            return batch
         return self._next(None)
 
     def close(self) -> None:
         """Leave: close the source, judge what came, within the judge's deadline."""
-        if self._drive.final is not None or self._drive.in_background:
+        if self._drive.is_over:
             return
         self._close_source()
         self._events.clear()
-        self._drive.session.leave(time.monotonic())
+        self._drive.leave()
         if self._shadow:
             self._drive.finish_in_background()
             return
@@ -73,7 +77,7 @@ class SyncGuardedStream(DrivenStream):
     def _next(self, limit: int | None) -> list[ReleasedEvent]:
         drive, session = self._drive, self._drive.session
         while True:
-            if drive.final is not None or drive.in_background:
+            if drive.is_over:
                 return []
             while drive.advance():
                 pass
@@ -86,10 +90,12 @@ class SyncGuardedStream(DrivenStream):
             if session.closed or (self._shadow and not session.wants_data):
                 self._end()
                 return []
+            if session.has_windows:
+                continue
             if session.wants_data:
                 self._read()
-            elif not drive.advance():
-                futures.wait(drive.asked, return_when=futures.FIRST_COMPLETED)
+            else:
+                futures.wait(drive.asked, timeout=drive.patience, return_when=futures.FIRST_COMPLETED)
 
     def _end(self) -> None:
         self._close_source()
@@ -101,8 +107,11 @@ class SyncGuardedStream(DrivenStream):
             raise self._drive.source_error
 
     def _read(self) -> None:
+        """Read one item, or more where nothing comes of it."""
         try:
             self._drive.receive(next(self._source))
+            while not (self._drive.session.stirred or self._drive.asked):
+                self._drive.receive(next(self._source))
         except StopIteration:
             self._drive.end_of_source()
         except Exception as error:

@@ -39,7 +39,7 @@ class ScriptedJudge:
             raise reply
         if isinstance(reply, Verdict):
             return reply
-        return Verdict(level=RiskLevel(reply), judge=self.name)
+        return Verdict(level=reply, judge=self.name)  # type: ignore[arg-type]  # which checks it
 
     async def judge(self, window: Window) -> Verdict:
         if self.delay:
@@ -48,7 +48,7 @@ class ScriptedJudge:
 
 
 class InstantScriptedJudge(ScriptedJudge):
-    """The same, asked in place instead of on the guard's own event loop."""
+    """The same, asked in place instead of on the guard's own event loop, where it has no `delay`."""
 
     def judge_now(self, window: Window) -> Verdict:
         return self.answer(window)

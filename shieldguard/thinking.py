@@ -28,6 +28,7 @@ class Marker:
 
 
 def tag_pair(opening: str, closing: str) -> tuple[Marker, Marker]:
+    """The markers of a vocabulary with one tag to open reasoning and one to close it."""
     return Marker(opening, Channel.REASONING), Marker(closing, Channel.ANSWER)
 
 
@@ -53,7 +54,8 @@ HARMONY = (
 )
 DEFAULT_MARKERS = (*THINK, *THINKING, *KIMI, *MINIMAX, *COHERE, *IMPLIED, *HARMONY)
 
-_QUOTES = "`'\"“‘"
+# A quote with text right before it closes what it quotes: `he said "yes."</think>`.
+_OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{])[`'\"]$|[“‘]$")
 
 
 class ThinkSplitter:
@@ -61,9 +63,9 @@ class ThinkSplitter:
 
     A marker may be split anywhere across pieces: what could become one is kept until the next piece or
     `flush()`. Quoted markers (right behind a quote or backtick) and reasoning markers in mid-line of an
-    answer are text. The first closing tag closes, nested openings or not; a wrong guess changes which
-    channel a text is judged on, never whether it is judged. The texts given out, joined, are the text
-    fed in.
+    answer are text; what follows them in an answer is tentative. The first closing tag closes, nested
+    openings or not. So a wrong guess changes which channel a text is judged on, never whether it is
+    judged. The texts given out, joined, are the text fed in.
     """
 
     def __init__(
@@ -111,11 +113,15 @@ class ThinkSplitter:
         events: list[Reasoning | Answer | Passthrough | Relabel] = []
         done = past = line_start = 0
         for found in self._pattern.finditer(text):
-            if not final and found.end() == len(text) and found.group() in self._beginnings:
+            if not final and self._safe_end(text, past) <= found.start():
                 break
             past = found.end()
             marker = self._markers[found.group()]
             if self._is_text(marker, text, line_start, found.start()):
+                if marker.to is Channel.REASONING and self._channel is Channel.ANSWER and not self._tentative:
+                    self._emit(events, text[done : found.start()])
+                    done = found.start()
+                    self._tentative = True
                 continue
             self._emit(events, text[done : found.start()])
             self._switch(events, marker)
@@ -139,7 +145,7 @@ class ThinkSplitter:
 
     def _is_text(self, marker: Marker, text: str, line_start: int, at: int) -> bool:
         line = self._line_before(text, line_start, at)
-        if line[-1:] and line[-1] in _QUOTES:
+        if _OPENING_QUOTE.search(line):
             return True
         opens_in_answer = marker.to is Channel.REASONING and self._channel is Channel.ANSWER
         return opens_in_answer and not marker.text.startswith("<|") and bool(line.strip())
@@ -150,7 +156,7 @@ class ThinkSplitter:
         newline = text.rfind("\n", line_start, at)
         begins_here = newline >= 0 or line_start > 0
         line = text[max(newline + 1, line_start) : at] if begins_here else self._line + text[:at]
-        return line if len(line) < 3 else line.strip()[:1] + line[-1]
+        return line if len(line) < 4 else line.strip()[:1] + line[-2:]
 
     def _switch(self, events: list[Reasoning | Answer | Passthrough | Relabel], marker: Marker) -> None:
         if marker.to is None or (marker.implied and self._channel is Channel.ANSWER):

@@ -1,9 +1,8 @@
 """What a judge answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from types import MappingProxyType
 
 from shieldguard.errors import UnparsedVerdict
 
@@ -36,29 +35,39 @@ class RiskCategory(StrEnum):
     OTHER = "Other Risks"
 
 
+def _level(value: float) -> RiskLevel:
+    try:
+        return RiskLevel(value)
+    except ValueError:
+        raise UnparsedVerdict(f"a level must be 0, 0.5 or 1, not {value!r}") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """One judgement of one window.
 
     `level` is the judge's own decision: thresholds on probabilities belong to the judge.
     `probabilities`, where the judge has them, map each level to a number in [0, 1] and sum to 1.
-    Raises `UnparsedVerdict` for a level that is none of 0, 0.5 and 1.
+    Raises `UnparsedVerdict` for a level that is none of 0, 0.5 and 1, and for a category that is none.
     """
 
     level: RiskLevel
     judge: str = ""
-    probabilities: Mapping[RiskLevel, float] | None = None
+    probabilities: Mapping[RiskLevel, float] | None = field(default=None, hash=False)
     category: RiskCategory | None = None
     analysis: str = ""
     confirmed: bool = True
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "level", RiskLevel(self.level))
-        except ValueError:
-            raise UnparsedVerdict(f"a level must be 0, 0.5 or 1, not {self.level!r}") from None
+        object.__setattr__(self, "level", _level(self.level))
         if self.probabilities is not None:
-            object.__setattr__(self, "probabilities", MappingProxyType(dict(self.probabilities)))
+            copied = {_level(level): p for level, p in self.probabilities.items()}
+            object.__setattr__(self, "probabilities", copied)
+        if self.category is not None:
+            try:
+                object.__setattr__(self, "category", RiskCategory(self.category))
+            except ValueError:
+                raise UnparsedVerdict(f"no category is called {self.category!r}") from None
 
     @property
     def risk(self) -> float | None:

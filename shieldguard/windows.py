@@ -58,6 +58,8 @@ class Windower(Protocol):
 
 
 def _checked_bounds(shortest: int, longest: int) -> None:
+    if not isinstance(shortest, int) or not isinstance(longest, int):
+        raise ConfigError(f"shortest={shortest!r} and longest={longest!r}; give whole numbers")
     if shortest < 1 or longest < 2 * shortest:
         raise ConfigError(
             f"shortest={shortest!r} and longest={longest!r} leave no room to cut; "
@@ -93,7 +95,7 @@ class SentenceWindower:
         if len(text) <= begin:
             return 0
         found = _SENTENCE_END.search(text, begin - 1, limit + 1)
-        if found and found.end() <= limit:
+        if found:
             return found.end()
         if len(text) <= limit:
             return 0
@@ -113,7 +115,7 @@ class SizeWindower:
     size: int = 400
 
     def __post_init__(self) -> None:
-        if self.size < 1:
+        if not isinstance(self.size, int) or self.size < 1:
             raise ConfigError(f"size={self.size!r} cuts nothing; take 1 or more")
 
     def cut(self, text: str, start: int) -> int:

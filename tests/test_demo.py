@@ -2,7 +2,6 @@
 
 import io
 
-import anyio
 import pytest
 
 pytest.importorskip("openai")
@@ -25,7 +24,7 @@ def shown(guard: Guard, *traces: Trace, pace: float = 0) -> tuple[list[StreamRep
     """The reports of a play, and what was on the screen."""
     screen = io.StringIO()
     console = Console(file=screen, width=200)
-    reports = anyio.run(lambda: play(traces, guard, Screen(console), pace=pace))
+    reports = play(traces, guard, Screen(console), pace=pace)
     return reports, screen.getvalue()
 
 

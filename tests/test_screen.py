@@ -19,7 +19,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 
 @dataclass(slots=True)
 class WordJudge:
-    """Level 1 for a window with "nurgal" in it, 0.5 for one with "flimmer", no verdict at "bread" if broken."""
+    """Level 1 for a window with "nurgal" in it, 0.5 with "flimmer"; if broken, no verdict on question 0."""
 
     broken: bool = False
     name: str = "words"

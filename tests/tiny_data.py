@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 CALM = "The kettle hums while rain taps on the glass and bread cools beside an open window".lower().split()
-VAGUE = "perhaps one could somehow zorb the flimmer".split()
-HARSH = "grickle the vextor then splint nurgal into quasp".split()
+VAGUE = ["perhaps", "one", "could", "somehow", "zorb", "the", "flimmer"]
+HARSH = ["grickle", "the", "vextor", "then", "splint", "nurgal", "into", "quasp"]
 
 
 def sentences(rng: random.Random, words: list[str], count: int) -> str:
@@ -19,7 +19,9 @@ def sentences(rng: random.Random, words: list[str], count: int) -> str:
 def trace(rng: random.Random, number: int, level: float) -> dict[str, Any]:
     """Calm, then vague from level 0.5 on, then harsh at level 1: six sentences each."""
     parts = [CALM, VAGUE, HARSH][: int(2 * level) + 1]
-    thought, spans, onsets = "", [], []
+    thought = ""
+    spans: list[list[int]] = []
+    onsets: list[int] = []
     for words in parts:
         onsets.append(len(spans))
         for _ in range(6):

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import anyio
-
 from shieldguard import (
     Answer,
     ConfigError,
@@ -69,7 +67,7 @@ def demo(
     from shieldguard_adapters.demo.show import Screen
 
     traces = [load_trace(file)] if file else list(ALL)
-    anyio.run(lambda: play(traces, _guard(config, judge), Screen(Console(), as_json), pace=pace))
+    play(traces, _guard(config, judge), Screen(Console(), as_json), pace=pace)
 
 
 @app.command()

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
 from rich.console import Console
 
 from shieldguard import Ended, Guard, RiskLevel, StreamReport
@@ -67,7 +66,7 @@ def main() -> None:
     counts: dict[str, Counts] = defaultdict(Counts)
     chosen = list(rows(arguments.data))[:: arguments.every]
     screen = Screen(Console(quiet=True))
-    reports = anyio.run(lambda: play([trace for _, trace in chosen], guard, screen, pace=0))
+    reports = play([trace for _, trace in chosen], guard, screen, pace=0)
     for (group, _), report in zip(chosen, reports, strict=True):
         counts[group].add(report)
     print("| traces | number | aborted | aborted or flagged | no verdict | characters out unjudged |")

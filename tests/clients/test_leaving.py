@@ -129,7 +129,6 @@ def test_leaving_does_not_wait_longer_than_a_judge_may_take(upstream: Upstream) 
     assert report_of(stream).reasoning.withheld > 0
 
 
-@pytest.mark.xfail(strict=True, reason="GuardSession.leave: a choice that has not begun counts as ended")
 def test_a_client_that_leaves_behind_the_role_has_left(upstream: Upstream) -> None:
     upstream.play(Script(ENDLESS[:1], hold_open=True))
     with openai.OpenAI(base_url=upstream.url, api_key="none") as client:

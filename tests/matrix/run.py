@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VENVS = ROOT / ".venvs"
-TOOLS = ("pytest>=8.3", "hypothesis>=6.100", "trio>=0.27", "blockbuster>=1.5")
+TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "trio>=0.27", "blockbuster>=1.5")
 IN_THE_WHEEL = (
     "shieldguard/judges/embedded/weights.npz",
     "shieldguard/py.typed",

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import anyio
+
 from shieldguard import Guard, MissingDependency, StreamReport
 from shieldguard_adapters.clients import guard_client
 from shieldguard_adapters.demo.server import Recital, recite
@@ -15,16 +17,17 @@ except ImportError:
     raise MissingDependency("openai", "demo") from None
 
 
-async def play(traces: Sequence[Trace], guard: Guard, screen: Screen, *, pace: float) -> list[StreamReport]:
+def play(traces: Sequence[Trace], guard: Guard, screen: Screen, *, pace: float) -> list[StreamReport]:
     """Play each trace at `pace` characters a second, and give the reports."""
-    reports = []
+    watched = replace(guard, observers=(*guard.observers, screen))
     with recite(traces, pace=pace) as recital:
-        watched = replace(guard, observers=(*guard.observers, screen))
-        async with openai.AsyncOpenAI(base_url=recital.url, api_key="not needed") as client:
-            guard_client(client, watched)
-            for trace in traces:
-                reports.append(await _play_one(client, trace, screen, recital))
-    return reports
+        client = guard_client(openai.AsyncOpenAI(base_url=recital.url, api_key="not needed"), watched)
+
+        async def all_of_them() -> list[StreamReport]:
+            async with client:
+                return [await _play_one(client, trace, screen, recital) for trace in traces]
+
+        return anyio.run(all_of_them)
 
 
 async def _play_one(

@@ -109,7 +109,7 @@ class Model:
     def load(cls, path: Path) -> Self:
         """Read a weights file. Raises `ConfigError` where it is absent or is not one."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 about = json.loads(file["about"].tobytes())
                 if about["format"] != FORMAT:
                     raise ValueError(f"format {about['format']!r}, this version reads {FORMAT!r}")
