@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import anyio
+
 from shieldguard import (
     Answer,
     ConfigError,

@@ -247,9 +247,9 @@ def test_the_embedded_judge_goes_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("", "choose 'embedded' or 'package.module:factory'"),
-        ("remote", "choose 'embedded' or 'package.module:factory'"),
-        ("shieldguard.testing", "choose 'embedded' or 'package.module:factory'"),
+        ("", "choose 'embedded', 'local' or 'package.module:factory'"),
+        ("remote", "choose 'embedded', 'local' or 'package.module:factory'"),
+        ("shieldguard.testing", "choose 'embedded', 'local' or 'package.module:factory'"),
         ("shieldguard.nowhere:Judge", "cannot be loaded: No module named 'shieldguard.nowhere'"),
         ("shieldguard.testing:NoJudge", "cannot be loaded: .*no attribute 'NoJudge'"),
         ("shieldguard.testing:", "cannot be loaded"),

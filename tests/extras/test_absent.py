@@ -61,8 +61,9 @@ def test_the_engine_and_the_codecs_load_none_of_them(package: str) -> None:
 def test_the_local_judge_names_the_extra_it_needs(code: str) -> None:
     done = python(f"from shieldguard.config import load_judge\n{code}")
     assert done.returncode == 1
+    error = "shieldguard.errors.MissingDependency"
     assert done.stderr.splitlines()[-1] == (
-        "shieldguard.errors.MissingDependency: 'torch' is not installed; run: pip install 'shieldguard[local]'"
+        f"{error}: 'torch' is not installed; run: pip install 'shieldguard[local]'"
     )
 
 
