@@ -30,7 +30,7 @@ class Cascade:
     window. A confirmation that fails or takes too long leaves the screen's verdict, with
     `confirmed=False`. A screen that does so leaves the verdict to the confirming judge.
 
-    Raises `ConfigError` for a threshold outside [0, 1] and a timeout that is not above 0.
+    Raises `ConfigError` for what is no judge, a threshold outside [0, 1] and a timeout that is not above 0.
     """
 
     def __init__(
@@ -43,6 +43,9 @@ class Cascade:
         confirm_timeout: float = math.inf,
         name: str | None = None,
     ) -> None:
+        for part, judge in (("screen", screen), ("confirm", confirm)):
+            if not isinstance(judge, Judge):
+                raise ConfigError(f"{part}={judge!r} is no judge: it has no `name` and `async judge(window)`")
         if not 0 <= threshold <= 1:
             raise ConfigError(f"threshold={threshold!r} is no risk; take a number in [0, 1]")
         for option, value in (("screen_timeout", screen_timeout), ("confirm_timeout", confirm_timeout)):

@@ -32,11 +32,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The tokens up to the end of the thought. `left_out`: characters at the thought's beginning that
-    there was no room for."""
+    """The tokens up to the end of the thought. `of_thought`, `of_query`: characters that there was no room
+    for, at the thought's beginning and in the query's middle."""
 
     tokens: list[int]
-    left_out: int
+    of_thought: int
+    of_query: int
 
 
 class Layout:
@@ -82,11 +83,11 @@ class Layout:
         self.check_reserve(len(self.labels.probe))
 
     def check_reserve(self, reserve: int) -> None:
-        """Raise `ConfigError` where `reserve` tokens leave no room for a thought."""
-        if self._room("", reserve) < 64:
+        """Raise `ConfigError` where `reserve` tokens leave no room for a thought about a long query."""
+        if self._room("", reserve) - self._query_limit < 64:
             raise ConfigError(
                 f"a context of {self.limit!r} tokens leaves no room for a thought beside {len(self.head)} "
-                f"tokens of prompt and {reserve} for the reply; take more"
+                f"tokens of prompt, {self._query_limit} for the query and {reserve} for the reply; take more"
             )
 
     def encode(self, text: str) -> list[int]:
@@ -100,11 +101,11 @@ class Layout:
         middle, then of the thought its beginning, in strides of half of its room, so that what is cached
         stays of use and the newest text is always there. `LEFT_OUT` stands in its place.
         """
-        query = self._clipped(_SURROGATE.sub("\ufffd", query))
+        query, of_query = self._clipped(_SURROGATE.sub("\ufffd", query))
         thought = _SURROGATE.sub("\ufffd", thought)
         tokens = self._content(query, thought, growing)
         if len(tokens) + reserve <= self.limit:
-            return Context(tokens, 0)
+            return Context(tokens, 0, of_query)
         room = self._room(query, reserve)
         offsets = self._text.encode(thought, add_special_tokens=False).offsets
         stride = max(1, room // 2)
@@ -113,7 +114,7 @@ class Layout:
             begin = offsets[dropped][0] if dropped < len(offsets) else len(thought)
             tokens = self._content(query, LEFT_OUT + thought[begin:], growing)
             if len(tokens) + reserve <= self.limit or begin == len(thought):
-                return Context(tokens, begin)
+                return Context(tokens, begin, of_query)
             dropped += stride
 
     def _content(self, query: str, thought: str, growing: GrowingText) -> list[int]:
@@ -127,14 +128,16 @@ class Layout:
         around = self.encode(self._glue + user_message(query, LEFT_OUT))
         return self.limit - reserve - len(self.head) - len(around)
 
-    def _clipped(self, query: str) -> str:
+    def _clipped(self, query: str) -> tuple[str, int]:
+        """What there is room for of a query, and how many characters were left out."""
         if 4 * len(query) <= self._query_limit:  # a character has at most four tokens
-            return query
+            return query, 0
         offsets = self._text.encode(query, add_special_tokens=False).offsets
         if len(offsets) <= self._query_limit:
-            return query
+            return query, 0
         half = self._query_limit // 2
-        return query[: offsets[half][0]] + " " + LEFT_OUT + query[offsets[-half][0] :]
+        begin, end = offsets[half][0], offsets[-half][0]
+        return query[:begin] + " " + LEFT_OUT + query[end:], end - begin
 
 
 def _template(tokenizer: Any, prompt: str) -> tuple[str, str, bool]:

@@ -88,3 +88,15 @@ def test_a_configuration_makes_such_a_guard(checkpoint: Path, tmp_path: Path) ->
     with guard.stream_sync(["<think>", *thought(with_word=HARM), "</think>Bread."]) as stream:
         list(stream)
     assert stream.report.ended is Ended.ABORTED
+
+
+def test_a_configuration_makes_a_cascade(checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "guard.toml"
+    file.write_text(
+        'judge = "cascade"\n[policy]\njudge_timeout = 60\n[judge_options]\n'
+        'screen = { judge = "embedded" }\n'
+        f'confirm = {{ judge = "local", checkpoint = "{checkpoint}", mode = "full" }}\nthreshold = 0.0\n'
+    )
+    with GuardConfig.load(file).build().stream_sync(["<think>", *thought(with_word=HARM)]) as stream:
+        list(stream)
+    assert stream.report.ended is Ended.ABORTED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shieldguard import JudgeError, RiskCategory, RiskLevel, UnparsedVerdict, Verdict, Window
-from shieldguard.judges.local import LocalJudge
+from shieldguard.judges.local import LocalJudge, Mode
 from tests.judges.local.reference import Reference
 from tests.judges.local.tiny import ANALYSES, CALM, DOUBT, HARM, LEVELS, SPECIAL, save, thought
 
@@ -175,6 +175,26 @@ def test_of_a_long_query_the_middle_is_left_out(short: LocalJudge) -> None:
     assert "Query: begin" in seen
     assert "[…]" in seen
     assert f"end?\nThought: {CALM_TEXT} {HARM}" in seen
+
+
+def test_so_is_its_account_in_the_verdict(short: LocalJudge) -> None:
+    query = f"begin {CALM_TEXT * 20} end?"
+    verdict = ask(short, f"{CALM_TEXT} {HARM}", query)
+    left_out = int("".join(filter(str.isdigit, verdict.analysis)))
+    assert len(query) / 2 < left_out < len(query)
+    assert verdict.analysis == (
+        f"(The context had no room for {left_out} characters in the middle of the question.)"
+    )
+
+
+@pytest.mark.parametrize("mode", ["fast", "full"])
+def test_a_long_query_and_a_long_thought_both_find_room(checkpoint: Path, mode: Mode) -> None:
+    judge = LocalJudge(checkpoint, dtype="float32", context=256, mode=mode, max_analysis=60)
+    verdict = ask(judge, " ".join([*CALM * 40, HARM]), CALM_TEXT * 20)
+    assert verdict.level is RiskLevel.HARMFUL
+    assert "no room for the first" in verdict.analysis
+    assert "in the middle of the question" in verdict.analysis
+    judge.close()
 
 
 def test_a_thought_that_has_outgrown_the_context_stays_cheap(short: LocalJudge) -> None:
