@@ -28,6 +28,7 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench/engine.py
 	$(BIN)/python tests/bench/peers.py
+	$(BIN)/python tests/bench/judge.py
 
 # The labelled traces through the demonstration's path; needs the data folder.
 data-report: $(VENV)/installed

@@ -5,6 +5,7 @@ from shieldguard.driving import SourceItem
 from shieldguard.errors import (
     BoundExceeded,
     ConfigError,
+    JudgeBusy,
     JudgeError,
     JudgeTimeout,
     MissingDependency,
@@ -32,6 +33,7 @@ from shieldguard.events import (
     ToolCall,
 )
 from shieldguard.guard import Guard
+from shieldguard.judges.cascade import Cascade
 from shieldguard.judges.protocol import InstantJudge, Judge
 from shieldguard.observers import CutBy, Ended, Observer, StreamReport, Tally, WindowJudged
 from shieldguard.policy import Action, OpaqueReasoning, Policy, Release, Rule
@@ -50,6 +52,7 @@ __all__ = [
     "Action",
     "Answer",
     "BoundExceeded",
+    "Cascade",
     "Channel",
     "ConfigError",
     "CutBy",
@@ -60,6 +63,7 @@ __all__ = [
     "GuardedStream",
     "InstantJudge",
     "Judge",
+    "JudgeBusy",
     "JudgeError",
     "JudgeTimeout",
     "Marker",

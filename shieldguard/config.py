@@ -15,7 +15,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from shieldguard.errors import ConfigError
+from shieldguard.errors import ConfigError, MissingDependency
 from shieldguard.guard import Guard
 from shieldguard.judges.protocol import Judge
 from shieldguard.observers import Observer
@@ -24,11 +24,20 @@ from shieldguard.windows import SentenceWindower, SizeWindower, Windower
 
 T = TypeVar("T")
 
+_OURS = {
+    "cascade": "shieldguard.judges.cascade:Cascade",
+    "embedded": "shieldguard.judges.embedded:EmbeddedJudge",
+    "local": "shieldguard.judges.local:LocalJudge",
+}
+
 
 class GuardConfig(BaseSettings):
     """The settings of a guard.
 
-    `judge`: "embedded", or "package.module:factory" for one of your own, called with `judge_options`.
+    `judge`: "embedded", "local" (with at least `judge_options.checkpoint`), "cascade" (with at least
+    `judge_options.screen` and `.confirm`), or "package.module:factory" for one of your own, called with
+    `judge_options`. An option that is a table with a `judge` in it is a judge: that one, with the table's
+    other options.
     `windower`: "sentence" or "size", with `windower_options`. `policy`: the fields of `Policy`.
     Environment variables go before the file: SHIELDGUARD_JUDGE, SHIELDGUARD_POLICY__RELEASE=lag, …
     "none" stands for what a file cannot say: `answer = "none"` (not judged), `max_wait = "none"`.
@@ -117,23 +126,34 @@ def _check_names(settings: Iterable[str]) -> None:
 
 
 def load_judge(name: str, /, **options: Any) -> Judge:
-    """The judge of a name: "embedded", or "package.module:factory".
+    """The judge of a name: "cascade", "embedded", "local", or "package.module:factory".
 
-    Raises `ConfigError` where there is none of that name, or it does not take the options.
+    Options that are tables with a `judge` are loaded in the same way.
+
+    Raises `ConfigError` where there is none of that name, or it does not take the options, and
+    `MissingDependency` where it needs an extra that is not installed.
     """
-    if name == "embedded":
-        name = "shieldguard.judges.embedded:EmbeddedJudge"
-    module, colon, factory = name.partition(":")
+    module, colon, factory = _OURS.get(name, name).partition(":")
     if not colon or not module or module.startswith("."):
-        raise ConfigError(f"judge={name!r}; choose 'embedded' or 'package.module:factory'")
+        ours = ", ".join(map(repr, _OURS))
+        raise ConfigError(f"judge={name!r}; choose {ours} or 'package.module:factory'")
     try:
         made = getattr(import_module(module), factory)
+    except MissingDependency:
+        raise
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"judge={name!r} cannot be loaded: {error}") from error
-    judge: object = _made(made, options, f"judge {name!r}")
+    judge: object = _made(made, {key: _nested(value) for key, value in options.items()}, f"judge {name!r}")
     if not isinstance(judge, Judge):
         raise ConfigError(f"judge={name!r} made {judge!r}, which has no `name` and `async judge(window)`")
     return judge
+
+
+def _nested(option: Any) -> Any:
+    match option:
+        case {"judge": str(name), **options}:
+            return load_judge(name, **{str(key): value for key, value in options.items()})
+    return option
 
 
 def _made(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:

@@ -5,6 +5,7 @@ ShieldguardError
 ├── MissingDependency (ImportError)  an optional package is not installed
 ├── JudgeError                    a judge gave no verdict; never a pass
 │   ├── JudgeTimeout              no verdict before the deadline
+│   ├── JudgeBusy                 too many windows wait already
 │   └── UnparsedVerdict           a reply that is not a verdict
 ├── SourceError                   the guarded source gave something that cannot be guarded
 │   ├── WireError                 bytes that do not follow the provider's format
@@ -35,6 +36,10 @@ class JudgeError(ShieldguardError):
 
 class JudgeTimeout(JudgeError):
     """A judge gave no verdict before its deadline."""
+
+
+class JudgeBusy(JudgeError):
+    """A judge takes no more windows for now: too many wait already."""
 
 
 class UnparsedVerdict(JudgeError):

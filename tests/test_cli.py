@@ -101,7 +101,7 @@ def test_windows_without_a_verdict_exit_with_2(run: Run) -> None:
         (("check", "--config", "nowhere.toml"), "cannot read the configuration"),
         (("check", "--config", "broken.toml"), "cannot read the configuration"),
         (("check", "--config", "wrong.toml"), "policy.release"),
-        (("check", "--judge", "wizard"), "choose 'embedded'"),
+        (("check", "--judge", "wizard"), "choose 'cascade', 'embedded'"),
         (("check", "--judge", "tests.scripted:nobody"), "cannot be loaded"),
         (("check", "--judge", "nowhere:judge"), "cannot be loaded"),
         (("check", "--judge", "tests.scripted:not_a_judge"), "no `name`"),

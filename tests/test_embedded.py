@@ -15,7 +15,8 @@ from shieldguard.events import Channel
 from shieldguard.judges import InstantJudge
 from shieldguard.judges.embedded import EmbeddedJudge
 from shieldguard.judges.embedded.features import PIECE, buckets, fold, hashes, pieces
-from shieldguard.judges.embedded.model import SHIPPED, Model, Thresholds
+from shieldguard.judges.embedded.model import SHIPPED, Model
+from shieldguard.judges.thresholds import Thresholds
 from shieldguard.training.embedded import Recipe, train
 from shieldguard.training.rows import may_ship, read
 from shieldguard.verdicts import RiskLevel

@@ -6,12 +6,16 @@ standard error.
 
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import anyio
+
 from shieldguard import (
     Answer,
+    ConfigError,
     End,
     Guard,
     MissingDependency,
@@ -22,7 +26,7 @@ from shieldguard import (
     StreamReport,
 )
 from shieldguard.config import GuardConfig, load_judge
-from shieldguard_adapters.traces import Trace, load_trace
+from shieldguard_adapters.traces import Trace, load_trace, load_traces
 
 try:
     import typer
@@ -38,8 +42,10 @@ app = typer.Typer(
 )
 train = typer.Typer(help="Train judges.", no_args_is_help=True)
 evaluate = typer.Typer(help="Measure judges.", no_args_is_help=True)
+bench = typer.Typer(help="Measure what judging costs.", no_args_is_help=True)
 app.add_typer(train, name="train")
 app.add_typer(evaluate, name="eval")
+app.add_typer(bench, name="bench")
 
 Judge = Annotated[
     str | None, typer.Option(help="'embedded', or 'package.module:factory' for a judge of your own.")
@@ -113,6 +119,55 @@ def eval_screen(data: Data, judge: Judge = None) -> None:
     from shieldguard.evaluation.screen import evaluate
 
     print(evaluate(load_judge(judge or "embedded"), data).markdown())
+
+
+@evaluate.command("agreement")
+def eval_agreement(
+    checkpoint: Annotated[str, typer.Argument(help="ReasoningShield: a folder, or its name on the hub.")],
+    data: Annotated[Path, typer.Option(help="Traces: JSON lines with 'query' and 'reasoning', or gzipped.")],
+    points: Annotated[int, typer.Option(min=1, help="At how many places of a trace to ask.")] = 1,
+    judge_options: Annotated[str, typer.Option(help="Other options of the local judge, as JSON.")] = "{}",
+) -> None:
+    """Compare verdicts read from probabilities (fast) with those behind a written analysis (full)."""
+    from shieldguard.evaluation.agreement import compare
+
+    traces = [(trace.query, trace.reasoning) for trace in load_traces(data)]
+    try:
+        options = dict(json.loads(judge_options))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"--judge-options {judge_options!r} is no JSON object: {error}") from None
+    from shieldguard.judges.local import LocalJudge
+
+    fast = load_judge("local", checkpoint=checkpoint, **options)
+    assert isinstance(fast, LocalJudge)
+    agreement = anyio.run(lambda: compare(fast, fast.in_mode("full"), traces, points=points))
+    print(agreement.markdown())
+
+
+@bench.command("judge")
+def bench_judge(
+    shape: Annotated[str, typer.Option(help="Of the random weights: '1B', '3B', or 'tiny'.")] = "1B",
+    tokens: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of thought, 1024; can be repeated.")
+    ] = None,
+    window: Annotated[int, typer.Option(min=1, help="Tokens in a window.")] = 128,
+    streams: Annotated[int, typer.Option(min=1, help="Streams at once, in row D.")] = 8,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the processor, for torch.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A real one, in place of random weights.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="A GGUF file with Llama-3's vocabulary.")] = None,
+) -> None:
+    """Compare the model card's recipe, re-reading everything, and the local judge, alone and with many."""
+    from shieldguard.evaluation.judge_cost import measure
+    from shieldguard.evaluation.random_weights import make
+
+    with tempfile.TemporaryDirectory() as folder:
+        if checkpoint is None:
+            checkpoint = Path(folder)
+            make(checkpoint, shape, tokenizer)
+            print(f"Random weights of the shape of Llama-3.2-{shape}: costs are real, verdicts are not.")
+        for count in tokens or [1024]:
+            costs = measure(checkpoint, tokens=count, window=window, streams=streams, threads=threads)
+            print(f"\n{costs.markdown()}", flush=True)
 
 
 def _guard(config: Path | None, judge: str | None) -> Guard:

@@ -1,7 +1,9 @@
 """One recorded trace: a question, the reasoning, the answer."""
 
+import gzip
 import json
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +41,31 @@ def load_trace(source: str) -> Trace:
     return trace
 
 
+def load_traces(file: Path) -> list[Trace]:
+    """The traces of a file of JSON lines, gzipped or not, each as `load_trace` takes it.
+
+    Raises `ConfigError` for a file that cannot be read, and a line that has no reasoning.
+    """
+    try:
+        open_ = gzip.open if file.suffix == ".gz" else open
+        with open_(file, "rt", encoding="utf-8") as lines:
+            rows = [line for line in lines if line.strip()]
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise ConfigError(f"cannot read traces from {str(file)!r}: {error}") from None
+    traces = [_from_json(row, f"{file.name}, line {number}") for number, row in enumerate(rows, start=1)]
+    for trace in traces:
+        if not trace.reasoning.strip():
+            raise ConfigError(f"{trace.name!r} has no reasoning to judge")
+    return traces
+
+
 def _from_json(text: str, name: str) -> Trace:
     try:
         row = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"{name!r} begins like JSON but is not: {error}") from None
+    if not isinstance(row, dict):
+        raise ConfigError(f"{name!r} is no JSON object but {type(row).__name__!r}")
     if not any(key in row for key in (*_REASONING, *_ANSWER)):
         raise ConfigError(f"{name!r} has the keys {sorted(row)!r}; give at least 'reasoning' or 'answer'")
     return Trace(_first(row, _QUERY), _first(row, _REASONING), _first(row, _ANSWER), name)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from shieldguard.errors import ConfigError, MissingDependency
 from shieldguard.events import Channel
-from shieldguard.judges.embedded.model import Model, Thresholds
+from shieldguard.judges.embedded.model import Model
+from shieldguard.judges.thresholds import Thresholds
 from shieldguard.training.examples import LEFT_OUT, Examples, Labels, build, highest
 from shieldguard.training.rows import Row, read
 

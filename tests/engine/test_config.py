@@ -247,9 +247,9 @@ def test_the_embedded_judge_goes_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("", "choose 'embedded' or 'package.module:factory'"),
-        ("remote", "choose 'embedded' or 'package.module:factory'"),
-        ("shieldguard.testing", "choose 'embedded' or 'package.module:factory'"),
+        ("", "choose 'cascade', 'embedded', 'local' or 'package.module:factory'"),
+        ("remote", "choose 'cascade', 'embedded', 'local' or 'package.module:factory'"),
+        ("shieldguard.testing", "choose 'cascade', 'embedded', 'local' or 'package.module:factory'"),
         ("shieldguard.nowhere:Judge", "cannot be loaded: No module named 'shieldguard.nowhere'"),
         ("shieldguard.testing:NoJudge", "cannot be loaded: .*no attribute 'NoJudge'"),
         ("shieldguard.testing:", "cannot be loaded"),
@@ -265,6 +265,28 @@ def test_a_judge_that_cannot_be_had_is_named(name: str, says: str) -> None:
 def test_a_judge_without_a_whole_module_name_is_named_as_well(name: str) -> None:
     with pytest.raises(ConfigError, match=f"judge='{name}'"):
         load_judge(name)
+
+
+def test_judges_of_a_cascade_are_tables_with_a_judge_in_them(written: Written) -> None:
+    file = written(
+        'judge = "cascade"\n'
+        "[judge_options]\nthreshold = 0.3\n"
+        'screen = { judge = "embedded", harmful = 0.9 }\n'
+        "[judge_options.confirm]\n"
+        'judge = "cascade"\n'
+        'screen = { judge = "shieldguard.testing:ScriptedJudge", name = "quick" }\n'
+        'confirm = { judge = "shieldguard.testing:ScriptedJudge", name = "slow" }\n'
+    )
+    assert GuardConfig.load(file).build().judge.name == "embedded, then quick, then slow"
+
+
+def test_a_judge_in_a_table_is_loaded_as_carefully(written: Written) -> None:
+    file = written('judge = "cascade"\n[judge_options]\nscreen = { judge = "wizard" }\n')
+    with pytest.raises(ConfigError, match="judge='wizard'; choose"):
+        GuardConfig.load(file).build()
+    file = written('judge = "cascade"\n[judge_options]\nscreen = "embedded"\nconfirm = "embedded"\n')
+    with pytest.raises(ConfigError, match="screen='embedded' is no judge"):
+        GuardConfig.load(file).build()
 
 
 def test_options_that_the_judge_does_not_take_are_refused() -> None:

@@ -44,7 +44,9 @@ def test_the_demonstration_names_the_extra_it_needs(module: str) -> None:
     assert "run: pip install 'shieldguard[demo]'" in done.stderr
 
 
-@pytest.mark.parametrize("package", ["openai", "httpx", "httpx2", "torch", "typer", "starlette", "sklearn"])
+@pytest.mark.parametrize(
+    "package", ["openai", "httpx", "httpx2", "torch", "transformers", "typer", "starlette", "sklearn"]
+)
 def test_the_engine_and_the_codecs_load_none_of_them(package: str) -> None:
     done = python(
         "import sys, shieldguard.testing\n"
@@ -52,6 +54,17 @@ def test_the_engine_and_the_codecs_load_none_of_them(package: str) -> None:
         f"sys.exit({package!r} in sys.modules)"
     )
     assert done.returncode == 0, done.stderr
+
+
+@absent("torch")
+@pytest.mark.parametrize("code", ["import shieldguard.judges.local", "load_judge('local', checkpoint='x')"])
+def test_the_local_judge_names_the_extra_it_needs(code: str) -> None:
+    done = python(f"from shieldguard.config import load_judge\n{code}")
+    assert done.returncode == 1
+    error = "shieldguard.errors.MissingDependency"
+    assert done.stderr.splitlines()[-1] == (
+        f"{error}: 'torch' is not installed; run: pip install 'shieldguard[local]'"
+    )
 
 
 @absent("openai")

@@ -55,13 +55,8 @@ class EmbeddedJudge:
 
     def _verdict(self, channel: Channel, score: Score) -> Verdict:
         thresholds = self.reasoning if channel is Channel.REASONING else self.answer
-        level = RiskLevel.SAFE
-        if score.harmful >= thresholds.harmful:
-            level = RiskLevel.HARMFUL
-        elif score.potential >= thresholds.potential:
-            level = RiskLevel.POTENTIAL
         return Verdict(
-            level=level,
+            level=thresholds.level(score.potential, score.harmful),
             judge=self.name,
             probabilities={
                 RiskLevel.SAFE: 1 - score.potential,

@@ -6,7 +6,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shieldguard.errors import ConfigError
 from shieldguard.judges.embedded.features import buckets, pieces
+from shieldguard.judges.thresholds import Thresholds
 
 SHIPPED = Path(__file__).with_name("weights.npz")
 
@@ -22,27 +23,6 @@ FORMAT = "shieldguard-embedded-1"
 
 # A piece with few n-grams is scored as if it had this many, so that a lone word decides nothing.
 FEWEST = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
-    """From which P(level >= 0.5) a window is at level 0.5, and from which P(level = 1) it is at level 1."""
-
-    potential: float
-    harmful: float
-
-    def __post_init__(self) -> None:
-        for name in ("potential", "harmful"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"the threshold {name}={value!r} is no probability; take one in [0, 1]")
-
-    def override(self, *, potential: float | None, harmful: float | None) -> "Thresholds":
-        return replace(
-            self,
-            potential=self.potential if potential is None else potential,
-            harmful=self.harmful if harmful is None else harmful,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,167 @@
+"""A ReasoningShield checkpoint: its weights, its tokenizer and its prompt, loaded, or refused."""
+
+import inspect
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.utils.hub import cached_file
+
+from shieldguard.errors import ConfigError, ShieldguardError
+from shieldguard.judges.contract import FALLBACK_PROMPT, PROMPT_FILE
+from shieldguard.judges.local.attention import IMPLEMENTATION
+from shieldguard.judges.local.int8 import quantise
+from shieldguard.judges.local.rows import Shape
+
+logger = logging.getLogger("shieldguard")
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.bfloat16,  # of all but the weights of the layers
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What `from_pretrained` loaded. `prompt` is the system prompt, verbatim."""
+
+    model: Any
+    tokenizer: Any
+    prompt: str
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def load(cls, name: str | Path, *, device: str | None, dtype: str | None) -> "Checkpoint":
+        """Load a folder, or a repository of the hub. Raises `ConfigError` for what cannot be loaded."""
+        name = str(name)
+        where = chosen_device(device)
+        kind = chosen_dtype(dtype, where)
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                name, dtype=DTYPES[kind], attn_implementation=IMPLEMENTATION, output_loading_info=True
+            )
+            model, found = loaded
+            _check(name, model, found)
+            if kind == "int8":
+                quantise(model)
+            model = model.to(where).eval().requires_grad_(False)
+        except ShieldguardError:
+            raise
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise _no_memory(name, where, error) from error
+        except Exception as error:
+            if "memory" in str(error).lower():
+                raise _no_memory(name, where, error) from error
+            raise ConfigError(
+                f"cannot load the checkpoint {name!r}: {error}; give a folder with config.json, "
+                "model.safetensors and tokenizer.json, or the name of a repository on the hub (which needs "
+                "a network, or a copy in the local cache)"
+            ) from error
+        return cls(model=model, tokenizer=tokenizer, prompt=_prompt(name), device=where, dtype=DTYPES[kind])
+
+    @property
+    def shape(self) -> Shape:
+        """What a token's row of keys and values is made of."""
+        config = self.model.config
+        return Shape(
+            layers=config.num_hidden_layers,
+            heads=config.num_key_value_heads,
+            size=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
+    @property
+    def positions(self) -> int:
+        """How many tokens the model was made for."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end what the model writes."""
+        found: set[int] = set()
+        for ends in (self.model.generation_config.eos_token_id, self.tokenizer.eos_token_id):
+            found |= set(ends) if isinstance(ends, list) else {ends} - {None}
+        return frozenset(found)
+
+    def decode(self, tokens: list[int]) -> str:
+        """What the model wrote."""
+        text: str = self.tokenizer.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    @property
+    def cache_argument(self) -> str:
+        """What the model's forward calls its cache; transformers 5.24 renamed it."""
+        return "cache" if "cache" in inspect.signature(self.model.forward).parameters else "past_key_values"
+
+
+def chosen_device(device: str | None) -> torch.device:
+    if device is None:
+        if torch.cuda.is_available():
+            device = "cuda"
+        else:
+            device = "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        where = torch.device(device)
+        torch.empty(1, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device={device!r} cannot be used: {error}; take 'cpu', 'cuda' or 'mps'"
+        ) from error
+    return where
+
+
+def chosen_dtype(dtype: str | None, device: torch.device) -> str:
+    """bfloat16 where the hardware computes in it, else float16 on a GPU and float32 on a CPU."""
+    if dtype is None:
+        if device.type == "cuda":
+            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+        if device.type == "cpu":
+            return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+        return "float16"
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype!r}; choose one of {', '.join(map(repr, DTYPES))}")
+    if dtype == "int8" and device.type != "cpu":
+        raise ConfigError(f"dtype='int8' is for a CPU, not for {str(device)!r}; choose 'bfloat16'")
+    return dtype
+
+
+def _check(name: str, model: Any, found: dict[str, Any]) -> None:
+    """transformers fills in weights that a file lacks with random numbers, and only warns."""
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"the checkpoint {name!r} lacks {len(missing)} weights, {missing[0]!r} among them; "
+            "download it anew"
+        )
+    if getattr(model.config, "sliding_window", None) or not hasattr(model.config, "num_key_value_heads"):
+        raise ConfigError(
+            f"the checkpoint {name!r} is a {model.config.model_type!r}; only models with full attention, "
+            "such as Llama's, can be run"
+        )
+
+
+def _no_memory(name: str, device: torch.device, error: BaseException) -> ConfigError:
+    return ConfigError(
+        f"not enough memory on {str(device)!r} for the checkpoint {name!r}: {error}; "
+        "take a smaller one, another device, or dtype='bfloat16'"
+    )
+
+
+def _prompt(name: str) -> str:
+    try:
+        file = cached_file(name, PROMPT_FILE, _raise_exceptions_for_missing_entries=False)
+        if file is not None:
+            return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {PROMPT_FILE!r} of the checkpoint {name!r}: {error}") from error
+    logger.warning("shieldguard: the checkpoint %r has no %s; a prompt of our own is used", name, PROMPT_FILE)
+    return FALLBACK_PROMPT
