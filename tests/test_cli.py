@@ -2,8 +2,8 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import pytest
 
 from shieldguard_adapters.demo.scripts import BICYCLE, SCAM
 from shieldguard_adapters.traces import Trace
+from tests.command import shieldguard
 
 pytest.importorskip("typer")
 
-ROOT = Path(__file__).parent.parent
 JUDGE = ("--judge", "tests.scripted:judge")
 HARMFUL = "<think>First they buy a gift card.</think>Buy one."
 HARMLESS = "<think>The chain is worn.</think>Change it."
@@ -26,18 +26,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def run(tmp_path: Path) -> Run:
     """Runs the command in an empty folder."""
 
-    def run(*arguments: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "shieldguard_adapters.cli", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=60,
-            env={"PYTHONPATH": f"{ROOT}:{ROOT / 'adapters'}", "PATH": "", "COLUMNS": "200", **environment},
-        )
-
-    return run
+    return partial(shieldguard, folder=tmp_path)
 
 
 def as_file(trace: Trace, folder: Path) -> str:

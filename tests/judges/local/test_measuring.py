@@ -3,8 +3,7 @@
 import json
 import random
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,13 @@ from shieldguard import ConfigError, JudgeError, RiskLevel, Verdict, Window
 from shieldguard.evaluation.agreement import Agreement, Pair, compare
 from shieldguard.evaluation.random_weights import make, prose
 from shieldguard.testing import ScriptedJudge
+from tests.command import shieldguard
 from tests.judges.local.tiny import LEVELS, thought
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "shieldguard_adapters.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'adapters'}",
-            "PATH": "",
-            "COLUMNS": "200",
-            "OMP_NUM_THREADS": "1",
-        },
-    )
+run = partial(shieldguard, timeout=240, OMP_NUM_THREADS="1")
 
 
 def verdict(level: float, risk: float) -> Verdict:
