@@ -44,7 +44,9 @@ def test_the_demonstration_names_the_extra_it_needs(module: str) -> None:
     assert "run: pip install 'shieldguard[demo]'" in done.stderr
 
 
-@pytest.mark.parametrize("package", ["openai", "httpx", "httpx2", "torch", "typer", "starlette", "sklearn"])
+@pytest.mark.parametrize(
+    "package", ["anthropic", "openai", "httpx", "httpx2", "torch", "typer", "starlette", "sklearn"]
+)
 def test_the_engine_and_the_codecs_load_none_of_them(package: str) -> None:
     done = python(
         "import sys, shieldguard.testing\n"
