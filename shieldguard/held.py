@@ -188,8 +188,8 @@ class HeldEvents:
         lane.move_out(limit, released=not dropped, now=now)
         if not dropped:
             return event
-        if lane.notified:
-            return None
+        if lane.notified or not event.text:
+            return None  # of an empty text nothing is left out, so nothing is said of it
         lane.notified = True
         return Redacted(
             self._policy.notice, lane.judged_on, choice=lane.choice, block=lane.block, origin=event.origin

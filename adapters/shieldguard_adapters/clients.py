@@ -1,8 +1,8 @@
 """Guard an SDK client that sits on httpx or httpx2, by hooks on the HTTP client it already has.
 
-The hooks keep the client's proxies, mounts, timeouts and retries. Guarded so far: OpenAI chat completions
-(`openai` 2 on httpx, 3 on httpx2), streaming and not. What such a client would fetch unguarded (responses,
-legacy completions, stored completions) is refused before it is sent.
+The hooks keep the client's proxies, mounts, timeouts and retries. Guarded so far, streaming and not: OpenAI
+chat completions (`openai` 2 on httpx, 3 on httpx2) and Anthropic messages (`anthropic`). What such a client
+would fetch unguarded (responses, legacy completions, batches) is refused before it is sent.
 """
 
 import sys
@@ -15,9 +15,13 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from shieldguard import (
+    Action,
+    Channel,
     Guard,
     GuardedStream,
+    Policy,
     QueryFrom,
+    RiskLevel,
     ShieldguardError,
     StreamReport,
     SyncGuardedStream,
@@ -27,15 +31,12 @@ from shieldguard import (
     last_user_turn,
 )
 from shieldguard_adapters.wire import Codec, Request, Termination
-from shieldguard_adapters.wire.openai_chat import ChatBody, ChatStream, read_request
+from shieldguard_adapters.wire.apis import ANTHROPIC, OPENAI, Api, Options
 
 C = TypeVar("C")
 
 _MARK = "_shieldguard"
 _EXTENSION = "shieldguard"
-# Paths by their last parts. What is in neither list is refused.
-_GUARDED = ("/chat/completions",)
-_HARMLESS = ("/models", "/embeddings", "/moderations", "/files", "/uploads", "/fine_tuning", "/vector_stores")
 
 
 def guard_client(
@@ -46,15 +47,19 @@ def guard_client(
     thinking: Thinking | str = Thinking.AUTO,
     termination: Termination | str = Termination.REFUSAL,
 ) -> C:
-    """Guard all chat completions of `client` (`openai.OpenAI`, `openai.AsyncOpenAI` and the Azure ones),
-    and of what `copy()` or `with_options()` makes of it. Returns the same client.
+    """Guard all chat completions of `client` (`openai.OpenAI`, `openai.AsyncOpenAI` and the Azure ones) or
+    all its messages (`anthropic.Anthropic`, `anthropic.AsyncAnthropic`), and of what `copy()` or
+    `with_options()` makes of it. Returns the same client.
 
     `query_from` makes the judge's query of the request's messages, `thinking` says how inline reasoning
     begins, `termination` how an aborted response ends. Raises `UnguardedClient` for a client that this
     cannot guard, or that another guard guards already.
     """
     http = _http_client(client)
-    hooks = _Hooks(guard, _library(http), query_from, Thinking(thinking), Termination(termination))
+    options = Options(
+        thinking=Thinking(thinking), termination=Termination(termination), redacts=_redacts(guard.policy)
+    )
+    hooks = _Hooks(guard, _library(http), _api(client), query_from, options)
     before = getattr(http, _MARK, None)
     if before is not None:
         if before == hooks:
@@ -95,7 +100,7 @@ def _http_client(client: object) -> Any:
     if http is None or not hasattr(http, "event_hooks"):
         raise UnguardedClient(
             f"{client!r} has no httpx or httpx2 client underneath; guard_client() takes openai.OpenAI, "
-            "openai.AsyncOpenAI and their Azure forms"
+            "openai.AsyncOpenAI and their Azure forms, anthropic.Anthropic and anthropic.AsyncAnthropic"
         )
     return http
 
@@ -108,17 +113,27 @@ def _library(http: object) -> ModuleType:
     raise UnguardedClient(f"{http!r} is neither an httpx nor an httpx2 client")
 
 
+def _api(client: object) -> Api:
+    packages = {base.__module__.partition(".")[0] for base in type(client).__mro__}
+    return ANTHROPIC if ANTHROPIC.sdk in packages else OPENAI
+
+
+def _redacts(policy: Policy) -> bool:
+    rules = [rule for channel in Channel if (rule := policy.rule(channel)) is not None]
+    return any(rule.action(level) is Action.REDACT for rule in rules for level in RiskLevel)
+
+
 @contextmanager
-def _final() -> Iterator[None]:
-    """Raise our errors as openai's own, too: openai 2 takes all others for connections that broke, and
+def _final(api: Api) -> Iterator[None]:
+    """Raise our errors as the SDK's own, too: openai 2 takes all others for connections that broke, and
     sends the request again."""
     try:
         yield
     except ShieldguardError as error:
-        if (openai := sys.modules.get("openai")) is None:
+        if (sdk := sys.modules.get(api.sdk)) is None:
             raise
         kind: type[Exception] = type(error)
-        both = (kind, openai.OpenAIError)
+        both = (kind, getattr(sdk, api.sdk_error))
         final = type(kind.__name__, both, {"__module__": kind.__module__})
         raise final(*error.args) from None
 
@@ -130,45 +145,46 @@ class _Hooks:
         self,
         guard: Guard,
         library: ModuleType,
+        api: Api,
         query_from: QueryFrom,
-        thinking: Thinking,
-        termination: Termination,
+        options: Options,
     ) -> None:
         self.guard = guard
         self.library = library
-        self._settings = (query_from, thinking, termination)
+        self._api = api
+        self._settings = (api, query_from, options)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Hooks) and self.guard is other.guard and self._settings == other._settings
 
     __hash__ = None  # type: ignore[assignment]
 
-    @_final()
     def request(self, request: Any) -> None:
         path = request.url.path.rstrip("/")
-        if request.method == "POST" and path.endswith(_GUARDED):
+        if self._api.is_guarded(request.method, path):
             # So that the frames come as text and not compressed.
             request.headers["accept-encoding"] = "identity"
-        elif not any(f"{part}/" in f"{path}/" for part in _HARMLESS):
-            raise UnguardedClient(
-                f"{request.method} {path!r} is not guarded by shieldguard yet and was not sent; "
-                "use chat completions, or a client without a guard"
-            )
+        elif not self._api.is_harmless(path):
+            with _final(self._api):
+                raise UnguardedClient(
+                    f"{request.method} {path!r} is not guarded by shieldguard yet and was not sent; "
+                    f"use {self._api.guarded[0]!r}, or a client without a guard"
+                )
 
-    @_final()
     def response(self, response: Any) -> None:
-        if (made := self._codec(response)) is not None:
-            codec, request = made
-            stream = self.guard.stream_sync(
-                _Decoded(response, codec), query=request.query, redactable=request.redactable
-            )
-            self._replace(response, _byte_streams(self.library)[0](stream, codec), stream)
+        with _final(self._api):
+            if (made := self._codec(response)) is not None:
+                codec, request = made
+                stream = self.guard.stream_sync(
+                    _Decoded(response, codec), query=request.query, redactable=request.redactable
+                )
+                self._replace(response, _byte_streams(self.library)[0](stream, codec), stream)
 
     async def async_request(self, request: Any) -> None:
         self.request(request)
 
     async def async_response(self, response: Any) -> None:
-        with _final():
+        with _final(self._api):
             if (made := self._codec(response)) is not None:
                 codec, request = made
                 stream = self.guard.stream(
@@ -178,22 +194,11 @@ class _Hooks:
 
     def _codec(self, response: Any) -> tuple[Codec, Request] | None:
         sent = response.request
-        if sent.method != "POST" or not sent.url.path.rstrip("/").endswith(_GUARDED):
+        if not self._api.is_guarded(sent.method, sent.url.path) or not response.is_success:
             return None
-        if not response.is_success:
-            return None
-        query_from, thinking, termination = self._settings
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        codec: Codec
-        if kind == "text/event-stream":
-            codec = ChatStream(thinking=thinking, termination=termination)
-        elif kind == "application/json":
-            codec = ChatBody(thinking=thinking, termination=termination)
-        else:
-            raise WireError(
-                f"a chat completion of content type {kind!r} cannot be guarded; its body was not read"
-            )
-        return codec, read_request(sent.content, query_from)
+        _, query_from, options = self._settings
+        request = self._api.read_request(sent.content, query_from)
+        return self._api.codec(response.headers.get("content-type", ""), request, options), request
 
     def _replace(self, response: Any, data: object, stream: GuardedStream | SyncGuardedStream) -> None:
         response.stream = data

@@ -45,7 +45,8 @@ def test_the_demonstration_names_the_extra_it_needs(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["openai", "httpx", "httpx2", "torch", "transformers", "typer", "starlette", "sklearn"]
+    "package",
+    ["anthropic", "openai", "httpx", "httpx2", "torch", "transformers", "typer", "starlette", "sklearn"],
 )
 def test_the_engine_and_the_codecs_load_none_of_them(package: str) -> None:
     done = python(

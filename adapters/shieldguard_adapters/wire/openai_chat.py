@@ -22,6 +22,7 @@ from shieldguard import (
 )
 from shieldguard_adapters.wire.codec import Request, Termination
 from shieldguard_adapters.wire.framing import SseFramer, parse_sse
+from shieldguard_adapters.wire.jsons import parse_json, sse
 from shieldguard_adapters.wire.openai_chat_parts import (
     ChoiceReader,
     Frame,
@@ -29,7 +30,6 @@ from shieldguard_adapters.wire.openai_chat_parts import (
     Path,
     Piece,
     fragment,
-    parse_json,
 )
 from shieldguard_adapters.wire.template import FrameTemplate
 
@@ -101,7 +101,7 @@ class ChatStream:
         if frame.is_whole(released) and not self._writer.rewrites(released):
             self._writer.note(frame, released)
             return frame.raw
-        return _sse(self._writer.fragment(frame, released, "delta"))
+        return sse(self._writer.fragment(frame, released, "delta"))
 
     def _read(self, raw: bytes) -> list[SourceEvent]:
         text = self._template.text_of(raw)
@@ -115,7 +115,7 @@ class ChatStream:
             return (self._kept() if data else []) + Frame(raw, "{}").passthrough()
         frame = Frame(raw, data)
         if (body := frame.without_repeats("delta")) is not None:
-            frame = Frame(_sse(body))
+            frame = Frame(sse(body))
         if frame.choices:
             self._last = {k: v for k, v in frame.body.items() if k in ("id", "created", "model")}
         events, parts = _read_choices(frame, self._readers, self._thinking, "delta")
@@ -139,7 +139,7 @@ class ChatStream:
 
     def _ending(self, aborted: Aborted) -> bytes:
         if self._termination is Termination.ERROR:
-            return _sse({"error": _error(aborted)})
+            return sse({"error": _error(aborted)})
         head = {"id": "", "created": 0, "model": "", **self._last, "object": "chat.completion.chunk"}
         reason = "stop" if self._termination is Termination.REFUSAL else "content_filter"
         out = []
@@ -147,7 +147,7 @@ class ChatStream:
             delta = {"role": "assistant"} if index not in self._writer.begun else {}
             delta |= _notice(aborted, self._termination)
             for choice in ({"delta": delta, "finish_reason": None}, {"delta": {}, "finish_reason": reason}):
-                out.append(_sse({**head, "choices": [{"index": index, **choice}]}))
+                out.append(sse({**head, "choices": [{"index": index, **choice}]}))
         return b"".join([*out, _DONE])
 
 
@@ -298,7 +298,3 @@ def _notice(aborted: Aborted, termination: Termination) -> dict[str, str]:
 
 def _error(aborted: Aborted) -> dict[str, str]:
     return {"message": aborted.notice, "type": "shieldguard", "code": aborted.cause.value}
-
-
-def _sse(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"

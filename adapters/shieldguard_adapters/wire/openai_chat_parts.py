@@ -7,7 +7,6 @@ reasoning: whatever it is, it is judged.
 """
 
 import copy
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from shieldguard import (
     WireError,
 )
 from shieldguard_adapters.wire.framing import parse_sse
+from shieldguard_adapters.wire.jsons import parse_json
 from shieldguard_adapters.wire.template import FrameTemplate
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -294,17 +294,6 @@ def _text(item: dict[str, Any], key: str) -> str:
     value = item.get(key)
     if not isinstance(value, str):
         raise WireError(f"a content item's {key!r} should be a string, not {value!r}")
-    return value
-
-
-def parse_json(data: str | bytes) -> dict[str, Any]:
-    """A JSON object. Raises `WireError` for anything else."""
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise WireError(f"not JSON ({error}): {data[:80]!r}") from None
-    if not isinstance(value, dict):
-        raise WireError(f"a JSON object should be here, not {data[:80]!r}")
     return value
 
 

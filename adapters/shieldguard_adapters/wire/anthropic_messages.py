@@ -1,0 +1,314 @@
+"""Anthropic messages, streaming (server-sent events) and whole (JSON).
+
+A thought is signed as a whole, and a client that gives it back changed is refused: where some of it may not
+be shown, its block is left out with its signature, and the blocks behind it are numbered anew.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from shieldguard import (
+    Aborted,
+    Answer,
+    Channel,
+    End,
+    Reasoning,
+    Redacted,
+    ReleasedEvent,
+    SourceEvent,
+    WireError,
+)
+from shieldguard_adapters.wire.anthropic_parts import TEXT_BLOCKS, BlockReader, Frame, block_event
+from shieldguard_adapters.wire.codec import Termination
+from shieldguard_adapters.wire.framing import SseFramer
+from shieldguard_adapters.wire.jsons import parse_json, sse
+
+
+class MessageStream:
+    """The codec of a streamed message.
+
+    `whole_thoughts`: a thinking block leaves when all of it was released, so that it can be left out whole;
+    needless where the policy never redacts. `strict_output`: the caller parses the text, so an ending adds
+    none. Both `REFUSAL` and `CONTENT_FILTER` end with stop reason "refusal", this provider's word for either.
+    """
+
+    def __init__(
+        self,
+        *,
+        termination: Termination | str = Termination.REFUSAL,
+        whole_thoughts: bool = True,
+        strict_output: bool = False,
+    ) -> None:
+        self._termination = Termination(termination)
+        self._framer = SseFramer()
+        self._reader = BlockReader()
+        self._writer = _Writer(whole_thoughts)
+        self._strict_output = strict_output
+
+    def decode(self, data: bytes) -> list[SourceEvent]:
+        return [self._reader.read(raw) for raw in self._framer.feed(data)]
+
+    def flush(self) -> list[SourceEvent]:
+        return [self._reader.read(raw) for raw in self._framer.flush()]
+
+    def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
+        return b"".join(
+            self._ending(event) if isinstance(event, Aborted) else self._writer.write(event)
+            for event in events
+        )
+
+    def close(self) -> bytes:
+        return self._writer.kept()
+
+    def _ending(self, aborted: Aborted) -> bytes:
+        if self._termination is Termination.ERROR:
+            self._writer.forget()
+            return sse(_error(aborted), "error")
+        return self._writer.refuse(aborted.notice, strict_output=self._strict_output)
+
+
+class _Writer:
+    """Writes frames, and knows what the client has been sent of the message."""
+
+    def __init__(self, whole_thoughts: bool) -> None:
+        self._whole_thoughts = whole_thoughts
+        self._begun = self._ended = self._stopped = False
+        self._usage: dict[str, Any] = {"output_tokens": 0}
+        self._count = 0  # blocks sent
+        self._index: dict[int, int] = {}  # of a block, where the client has it
+        self._open: Frame | None = None  # the start of the block that is
+        self._left_out: set[int] = set()
+        self._thought: list[bytes] | None = None  # the frames of a thinking block, until it is complete
+        self._notified = self._called = self._refused = False
+
+    def write(self, event: ReleasedEvent) -> bytes:
+        frame = getattr(event, "origin", None)
+        assert isinstance(frame, Frame)
+        if frame.block is None:
+            return self._message(event, frame)
+        if isinstance(event, Redacted) and event.channel is not Channel.ANSWER:
+            return self._leave_out(event, frame.block)
+        return self._block(event, frame, frame.block)
+
+    def kept(self) -> bytes:
+        """The beginning of a thinking block whose end never came."""
+        kept, self._thought = b"".join(self._thought or ()), None
+        return kept
+
+    def forget(self) -> None:
+        self._thought = None
+
+    def refuse(self, notice: str, *, strict_output: bool) -> bytes:
+        """End the message, in whatever state it is."""
+        out = []
+        if not self._begun:
+            out.append(sse({"type": "message_start", "message": _EMPTY}, "message_start"))
+        if not self._ended:
+            # A helper parses a text when its block is closed, so one that is to be parsed stays open.
+            is_text = self._open is not None and self._open.block_type == "text"
+            if not (strict_output and is_text):
+                out.append(self._close())
+            if not strict_output:
+                out.append(self._notice(notice))
+            delta = {"stop_reason": "refusal", "stop_sequence": None, "stop_details": _details(notice)}
+            out.append(sse({"type": "message_delta", "delta": delta, "usage": self._usage}, "message_delta"))
+        if not self._stopped:
+            out.append(sse({"type": "message_stop"}, "message_stop"))
+        self._begun = self._ended = self._stopped = True
+        return b"".join(out)
+
+    def _message(self, event: ReleasedEvent, frame: Frame) -> bytes:
+        if frame.type == "message_start":
+            self._begun = True
+            usage = frame.body["message"].get("usage")
+            if isinstance(usage, dict):
+                self._usage = {"output_tokens": usage.get("output_tokens") or 0}
+        self._stopped = self._stopped or frame.type == "message_stop"
+        if isinstance(event, End):
+            self._ended = True
+            if event.reason == "tool_use" and self._refused and not self._called:
+                delta = {**frame.body["delta"], "stop_reason": "end_turn"}
+                return sse({**frame.body, "delta": delta}, "message_delta")
+        return frame.raw
+
+    def _block(self, event: ReleasedEvent, frame: Frame, index: int) -> bytes:
+        begins = frame.type == "content_block_start" and index not in self._index
+        if index in self._left_out or not (begins or index in self._index):
+            return b""  # the rest of what was left out
+        if begins:
+            self._begin(frame, index)
+        data = frame.raw
+        if event is not frame.event or self._index[index] != index:
+            data = self._rewritten(event, frame, self._index[index], begins)
+        if frame.type == "content_block_stop":
+            self._open = None
+        if self._thought is None:
+            return data
+        self._thought.append(data)
+        return self.kept() if self._open is None else b""
+
+    def _begin(self, frame: Frame, index: int) -> None:
+        self._index[index] = self._count
+        self._count += 1
+        self._open = frame
+        self._called = self._called or frame.block_type == "tool_use"
+        if frame.block_type == "thinking" and self._whole_thoughts:
+            self._thought = []
+
+    def _rewritten(self, event: ReleasedEvent, frame: Frame, index: int, begins: bool) -> bytes:
+        """The frame with this index, and the text of this event where it has any."""
+        body = {**frame.body, "index": index}
+        key = TEXT_BLOCKS.get(frame.block_type)
+        if key is not None and isinstance(event, Reasoning | Answer | Redacted):
+            text = _text(event)
+            if frame.type == "content_block_start" and begins:
+                body["content_block"] = {**body["content_block"], key: text}
+            else:
+                delta = body.get("delta", {"type": f"{key}_delta"})
+                body = {"type": "content_block_delta", "index": index, "delta": {**delta, key: text}}
+        return sse(body, body["type"])
+
+    def _leave_out(self, redacted: Redacted, index: int) -> bytes:
+        """A block of which some may not be shown, or the calls of a turn."""
+        out = b""
+        if redacted.channel is Channel.TOOL_CALL:
+            self._refused = True
+        elif self._thought is not None:
+            self._thought = self._open = None
+            self._count = self._index.pop(index)
+        else:
+            out = self._close()
+        self._left_out.add(index)
+        if self._notified:
+            return out
+        self._notified = True
+        return out + self._notice(redacted.notice)
+
+    def _close(self) -> bytes:
+        if self._thought is not None:
+            self._thought = None
+            self._count -= 1
+            self._open = None
+        if self._open is None or self._open.block is None:
+            return b""
+        index, self._open = self._index[self._open.block], None
+        return sse({"type": "content_block_stop", "index": index}, "content_block_stop")
+
+    def _notice(self, notice: str) -> bytes:
+        """The notice, as a text block of its own."""
+        index = self._count
+        self._count += 1
+        parts: list[dict[str, Any]] = [
+            {"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": notice}},
+            {"type": "content_block_stop", "index": index},
+        ]
+        return b"".join(sse(part, part["type"]) for part in parts)
+
+
+class MessageBody:
+    """The codec of a message in one piece. It is written when all of it has been released."""
+
+    def __init__(
+        self,
+        *,
+        termination: Termination | str = Termination.REFUSAL,
+        strict_output: bool = False,
+        max_body: int = 1 << 26,
+    ) -> None:
+        self._termination = Termination(termination)
+        self._strict_output = strict_output
+        self._max_body = max_body
+        self._data = b""
+        self._body: dict[str, Any] = {}
+        self._events: list[SourceEvent] = []
+        self._released: list[ReleasedEvent] = []
+
+    def decode(self, data: bytes) -> list[SourceEvent]:
+        self._data += data
+        if len(self._data) > self._max_body:
+            raise WireError(
+                f"the body is over max_body={self._max_body!r} bytes; raise the limit to let it through"
+            )
+        return []
+
+    def flush(self) -> list[SourceEvent]:
+        self._body = parse_json(self._data)
+        content = self._body.get("content")
+        if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+            raise WireError(f"'content' should be a list of blocks, not {content!r:.80}")
+        self._events = [block_event(block, index, index) for index, block in enumerate(content)]
+        self._events.append(End(str(self._body.get("stop_reason"))))
+        return self._events
+
+    def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
+        self._released += events
+        return b""
+
+    def close(self) -> bytes:
+        released = self._released
+        if released and isinstance(released[-1], Aborted):
+            return json.dumps(self._ending(released[-1])).encode()
+        if len(released) == len(self._events) and all(map(lambda a, b: a is b, released, self._events)):
+            return self._data
+        return json.dumps(self._rewritten()).encode()
+
+    def _rewritten(self) -> dict[str, Any]:
+        blocks: dict[int, dict[str, Any]] = {}
+        texts: dict[int, str] = {}
+        left_out: set[int] = set()
+        notices: dict[str, int] = {}  # each once, where it comes first
+        for event in self._released:
+            index = getattr(event, "origin", None)
+            if not isinstance(index, int) or index in left_out:
+                continue
+            if isinstance(event, Redacted) and event.channel is not Channel.ANSWER:
+                left_out.add(index)
+                blocks.pop(index, None)
+                if notices.setdefault(event.notice, index) == index:
+                    blocks[index] = {"type": "text", "text": event.notice}
+                continue
+            source = self._body["content"][index]
+            block = blocks.setdefault(index, dict(source))
+            key = TEXT_BLOCKS.get(str(source.get("type")))
+            if key is not None and isinstance(event, Reasoning | Answer | Redacted):
+                texts[index] = texts.get(index, "") + _text(event)
+                block[key] = texts[index]
+        body = {**self._body, "content": [blocks[index] for index in sorted(blocks)]}
+        called = any(block.get("type") == "tool_use" for block in body["content"])
+        if body.get("stop_reason") == "tool_use" and not called:
+            body["stop_reason"] = "end_turn"
+        return body
+
+    def _ending(self, aborted: Aborted) -> dict[str, Any]:
+        if self._termination is Termination.ERROR:
+            return _error(aborted)
+        content = [] if self._strict_output else [{"type": "text", "text": aborted.notice}]
+        ending = {"content": content, "stop_reason": "refusal", "stop_details": _details(aborted.notice)}
+        return {**_EMPTY, **self._body, **ending, "stop_sequence": None}
+
+
+_EMPTY: dict[str, Any] = {
+    "id": "",
+    "type": "message",
+    "role": "assistant",
+    "model": "",
+    "content": [],
+    "stop_reason": None,
+    "stop_sequence": None,
+    "usage": {"input_tokens": 0, "output_tokens": 0},
+}
+
+
+def _text(event: Reasoning | Answer | Redacted) -> str:
+    return event.notice if isinstance(event, Redacted) else event.text
+
+
+def _details(notice: str) -> dict[str, Any]:
+    return {"type": "refusal", "category": None, "explanation": notice}
+
+
+def _error(aborted: Aborted) -> dict[str, Any]:
+    error = {"type": "shieldguard", "message": aborted.notice, "code": aborted.cause.value}
+    return {"type": "error", "error": error}
