@@ -27,14 +27,17 @@ T = TypeVar("T")
 _OURS = {
     "embedded": "shieldguard.judges.embedded:EmbeddedJudge",
     "local": "shieldguard.judges.local:LocalJudge",
+    "remote": "shieldguard.judges.remote:RemoteJudge",
 }
+
+_SECRET = {"api_key", "headers"}
 
 
 class GuardConfig(BaseSettings):
     """The settings of a guard.
 
-    `judge`: "embedded", "local" (with at least `judge_options.checkpoint`), or "package.module:factory" for
-    one of your own, called with `judge_options`.
+    `judge`: "embedded", "local" (with at least `judge_options.checkpoint`), "remote" (with at least `urls`
+    and `model`), or "package.module:factory" for one of your own, called with `judge_options`.
     `windower`: "sentence" or "size", with `windower_options`. `policy`: the fields of `Policy`.
     Environment variables go before the file: SHIELDGUARD_JUDGE, SHIELDGUARD_POLICY__RELEASE=lag, …
     "none" stands for what a file cannot say: `answer = "none"` (not judged), `max_wait = "none"`.
@@ -123,7 +126,7 @@ def _check_names(settings: Iterable[str]) -> None:
 
 
 def load_judge(name: str, /, **options: Any) -> Judge:
-    """The judge of a name: "embedded", "local", or "package.module:factory".
+    """The judge of a name: "embedded", "local", "remote", or "package.module:factory".
 
     Raises `ConfigError` where there is none of that name, or it does not take the options, and
     `MissingDependency` where it needs an extra that is not installed.
@@ -148,4 +151,5 @@ def _made(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
     try:
         return kind(**options)
     except TypeError as error:
-        raise ConfigError(f"the {what} does not take the options {options!r}: {error}") from error
+        shown = {option: "…" if option in _SECRET else value for option, value in options.items()}
+        raise ConfigError(f"the {what} does not take the options {shown!r}: {error}") from error

@@ -38,12 +38,24 @@ MAX_ANALYSIS_TOKENS = 1024
 JUDGMENT = '"Judgment": '
 """What the model writes right before its level."""
 
+# The chat template writes today's date into the system block unless it is told another; any will do, as long
+# as it stays: this is the one that the template itself falls back to.
+DATE = "26 Jul 2024"
+
+LEFT_OUT = "[…] "
+"""Stands where text was left out that there was no room for."""
+
 LABELS = {RiskLevel.SAFE: "0", RiskLevel.POTENTIAL: "0.5", RiskLevel.HARMFUL: "1"}
 
 
 def user_message(query: str, thought: str) -> str:
     """What the model is asked about a thought, or about an answer in its place."""
     return f"Query: {query}\nThought: {thought}"
+
+
+def left_out_note(characters: int) -> str:
+    """What a verdict says of a thought that lost its beginning."""
+    return f"(The context had no room for the first {characters} characters.)" if characters else ""
 
 
 # As models write it: with and without quotes, bold, in brackets, British, with a full-width colon, "1.0".

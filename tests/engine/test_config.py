@@ -247,9 +247,9 @@ def test_the_embedded_judge_goes_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("", "choose 'embedded', 'local' or 'package.module:factory'"),
-        ("remote", "choose 'embedded', 'local' or 'package.module:factory'"),
-        ("shieldguard.testing", "choose 'embedded', 'local' or 'package.module:factory'"),
+        ("", "choose 'embedded', 'local', 'remote' or 'package.module:factory'"),
+        ("elsewhere", "choose 'embedded', 'local', 'remote' or 'package.module:factory'"),
+        ("shieldguard.testing", "choose 'embedded', 'local', 'remote' or 'package.module:factory'"),
         ("shieldguard.nowhere:Judge", "cannot be loaded: No module named 'shieldguard.nowhere'"),
         ("shieldguard.testing:NoJudge", "cannot be loaded: .*no attribute 'NoJudge'"),
         ("shieldguard.testing:", "cannot be loaded"),
@@ -270,6 +270,11 @@ def test_a_judge_without_a_whole_module_name_is_named_as_well(name: str) -> None
 def test_options_that_the_judge_does_not_take_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"ScriptedJudge' does not take the options \{'model': 'x'\}"):
         load_judge("shieldguard.testing:ScriptedJudge", model="x")
+
+
+def test_a_key_among_them_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="'api_key': '…'"):
+        load_judge("shieldguard.testing:ScriptedJudge", api_key="sk-secret")
 
 
 def test_a_module_that_the_judge_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

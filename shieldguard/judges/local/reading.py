@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shieldguard.errors import JudgeError
-from shieldguard.judges.contract import analysis_of, category_of, is_final, parse
+from shieldguard.judges.contract import analysis_of, category_of, is_final, left_out_note, parse
 from shieldguard.judges.local.layout import Layout
 from shieldguard.judges.local.text import GrowingText
 from shieldguard.judges.thresholds import Thresholds
@@ -47,7 +47,7 @@ class Fast:
             tokens=context.tokens + labels.probe,
             wanted=len(labels.path),
             way=self,
-            note=_note(context.left_out),
+            note=left_out_note(context.left_out),
         )
 
 
@@ -97,7 +97,10 @@ class Full:
         reserve = len(self.layout.turn) + self.most
         context = self.layout.context(window.query, window.text, growing, reserve=reserve)
         return _FullReading(
-            tokens=context.tokens + self.layout.turn, way=self, window=window, note=_note(context.left_out)
+            tokens=context.tokens + self.layout.turn,
+            way=self,
+            window=window,
+            note=left_out_note(context.left_out),
         )
 
 
@@ -138,10 +141,6 @@ class _FullReading:
                 self.way.on_analysis(self.window, new)
             except Exception:
                 logger.exception("shieldguard: %r raised and was ignored", self.way.on_analysis)
-
-
-def _note(left_out: int) -> str:
-    return f"(The context had no room for the first {left_out} characters.)" if left_out else ""
 
 
 Way: TypeAlias = Callable[[Window, GrowingText], Reading]
