@@ -3,8 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from shieldguard import Window
@@ -72,11 +72,15 @@ def servers(count: int, *, answer: Script = SAFE) -> Iterator[list[Upstream]]:
         yield [first, *others]
 
 
-@contextmanager
-def judging(upstreams: Sequence[Upstream] | str, **options: Any) -> Iterator[RemoteJudge]:
+def make(upstreams: Sequence[Upstream] | str, **options: Any) -> RemoteJudge:
     urls = upstreams if isinstance(upstreams, str) else [one.url for one in upstreams]
-    judge = RemoteJudge(urls, model="shield", prompt="Rate it.", **options)
+    return RemoteJudge(urls, model="shield", prompt="Rate it.", **options)
+
+
+@asynccontextmanager
+async def judging(upstreams: Sequence[Upstream] | str, **options: Any) -> AsyncIterator[RemoteJudge]:
+    judge = make(upstreams, **options)
     try:
         yield judge
     finally:
-        judge.close()
+        await judge.aclose()
