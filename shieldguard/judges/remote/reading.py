@@ -67,7 +67,12 @@ class Fast:
             }
             reply = await clients.reply(replica, "/completions", body, most=_REPLY_BYTES)
             guesses = guesses_of(reply)
-            if not guesses:
+            if guesses == []:
+                raise JudgeRefused(
+                    f"it gave no log-probabilities where the model ended, behind {JUDGMENT + begun!r}; "
+                    "forbid the end, as in body={'logit_bias': {'128009': -100}} for Llama-3's end of turn"
+                )
+            if guesses is None:
                 raise JudgeRefused(
                     f"it gave no log-probabilities behind {JUDGMENT + begun!r}, from which fast mode reads "
                     "the level; use mode='full', or a server that gives them: vLLM, SGLang, llama.cpp"

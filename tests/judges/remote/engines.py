@@ -44,10 +44,24 @@ def llama_server(program: str, model: Path, log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running(command: list[str], url: str, log: Path) -> Iterator[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+def llama_cpp_python(libraries: str, model: Path, log: Path) -> Iterator[str]:
+    """The URL of llama-cpp-python's server with this model, on these libraries of llama.cpp."""
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--n_ctx", "4096"),
+        *("--host", "127.0.0.1", "--port", str(port), "--logits_all", "true", "--n_threads", "1"),
+    ]
+    with running(command, f"http://127.0.0.1:{port}", log, LLAMA_CPP_LIB_PATH=libraries) as url:
+        yield url
+
+
+@contextmanager
+def running(command: list[str], url: str, log: Path, **environment: str) -> Iterator[str]:
+    quiet = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **quiet, **environment}
+        )
     try:
         for _ in range(600):
             if process.poll() is not None:
@@ -69,7 +83,7 @@ def running(command: list[str], url: str, log: Path) -> Iterator[str]:
 
 def is_healthy(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=1) as reply:
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=1) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False

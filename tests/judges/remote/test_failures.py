@@ -1,6 +1,8 @@
 """Each way in which a server can fail, on real sockets."""
 
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from shieldguard import (
     RiskLevel,
     UnparsedVerdict,
 )
+from shieldguard.config import GuardConfig
 from shieldguard.judges.remote import RemoteJudge
 from tests.judges.remote.engines import free_port
 from tests.judges.remote.rig import (
@@ -255,8 +258,12 @@ async def test_what_there_is_no_room_for_is_left_out_and_said(one: Upstream) -> 
     assert "Thought: […] " in first
     assert " […] " in first.partition("Thought: ")[0]
     assert len(first) < 1400
-    assert verdict.analysis == later.analysis == (
-        "(The context had no room for the first 3348 characters and 250 characters in the middle of the question.)"
+    assert (
+        verdict.analysis
+        == later.analysis
+        == (
+            "(The context had no room for the first 3348 characters and 250 characters in the middle of the question.)"
+        )
     )
     shared = first[: first.index("999<|eot_id|>")]
     assert second.startswith(shared)  # so that the server's cache is of use
@@ -460,3 +467,29 @@ def test_settings_that_cannot_work_are_named(options: dict[str, Any], says: str)
     with pytest.raises(ConfigError, match=says) as error:
         RemoteJudge(**{"urls": "http://127.0.0.1:1", "model": "shield", **options})
     assert "secret" not in str(error.value)
+
+
+def test_a_configuration_makes_such_a_judge(
+    one: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "guard.toml"
+    file.write_text(f'judge = "remote"\n[judge_options]\nurls = ["{one.url}"]\nmodel = "shield"\n')
+    monkeypatch.setenv("SHIELDGUARD_JUDGE_OPTIONS__API_KEY", "sk-1")
+    guard = GuardConfig.load(file).build()
+    with guard.stream_sync(["<think>It is calm.</think>Bread."]) as stream:
+        list(stream)
+    assert (stream.report.level, stream.report.failures) == (0.0, 0)
+    assert one.headers[0]["authorization"] == "Bearer sk-1"
+    assert isinstance(guard.judge, RemoteJudge)
+    guard.judge.close()
+
+
+def test_the_command_takes_it_from_a_file(one: Upstream, tmp_path: Path) -> None:
+    one.play(HARMFUL)
+    file, trace = tmp_path / "guard.toml", tmp_path / "trace.txt"
+    file.write_text(f'judge = "remote"\n[judge_options]\nurls = "{one.url}"\nmodel = "shield"\n')
+    trace.write_text("<think>It is not calm.</think>Bread.")
+    command = [sys.executable, "-c", "from shieldguard_adapters.cli import main; main()"]
+    done = subprocess.run([*command, "check", str(trace), "--config", str(file)], timeout=60)
+    assert done.returncode == 1
+    assert one.requests
