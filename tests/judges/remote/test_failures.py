@@ -263,6 +263,8 @@ async def test_what_there_is_no_room_for_is_left_out_and_said(one: Upstream) -> 
         "(The context had no room for the first 3348 characters "
         "and 250 characters in the middle of the question.)"
     )
+    shared = first[: first.index("999<|eot_id|>")]
+    assert second.startswith(shared)  # so that the server's cache is of use
 
 
 # -- replicas ----------------------------------------------------------------------------------------
