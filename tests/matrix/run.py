@@ -22,7 +22,20 @@ TORCH = "torch==2.13.0"
 LLAMA_CPP = "llama-cpp-python==0.3.36"
 VLLM = "vllm==0.33.0"
 # Of what it needs, what the classes of its requests import.
-VLLM_NEEDS = ("cachetools", "cloudpickle", "msgspec", "psutil", "pyzmq", "regex", "uvloop")
+VLLM_NEEDS = (
+    *("aiohttp", "cachetools", "cbor2", "cloudpickle", "fastapi", "msgspec", "openai-harmony", "pillow"),
+    *(
+        "prometheus_client",
+        "psutil",
+        "py-cpuinfo",
+        "pybase64",
+        "pyzmq",
+        "regex",
+        "requests",
+        "urllib3",
+        "uvloop",
+    ),
+)
 IN_THE_WHEEL = (
     "shieldguard/judges/embedded/weights.npz",
     "shieldguard/py.typed",
@@ -157,7 +170,7 @@ def vllm(python: Path) -> str:
     """Looks at the classes of vLLM's requests; the rest of it needs a GPU."""
     package = sources(python, "--only-binary", VLLM, "vllm")
     path = {"PYTHONPATH": str(package.parent), "CUDA_VISIBLE_DEVICES": ""}
-    return pytest("tests/judges/remote/test_vllm_schema.py", environment=path)(python)
+    return pytest("tests/judges/remote/test_vllm_schema.py", "-W", "ignore", environment=path)(python)
 
 
 ENVIRONMENTS = (
