@@ -28,14 +28,17 @@ _OURS = {
     "cascade": "shieldguard.judges.cascade:Cascade",
     "embedded": "shieldguard.judges.embedded:EmbeddedJudge",
     "local": "shieldguard.judges.local:LocalJudge",
+    "remote": "shieldguard.judges.remote:RemoteJudge",
 }
+
+_SECRET = {"api_key", "headers"}
 
 
 class GuardConfig(BaseSettings):
     """The settings of a guard.
 
-    `judge`: "embedded", "local" (with at least `judge_options.checkpoint`), "cascade" (with at least
-    `judge_options.screen` and `.confirm`), or "package.module:factory" for one of your own, called with
+    `judge`: "embedded", "local" (with at least `judge_options.checkpoint`), "remote" (`.urls`, `.model`),
+    "cascade" (`.screen`, `.confirm`), or "package.module:factory" for one of your own, called with
     `judge_options`. An option that is a table with a `judge` in it is a judge: that one, with the table's
     other options.
     `windower`: "sentence" or "size", with `windower_options`. `policy`: the fields of `Policy`.
@@ -126,7 +129,7 @@ def _check_names(settings: Iterable[str]) -> None:
 
 
 def load_judge(name: str, /, **options: Any) -> Judge:
-    """The judge of a name: "cascade", "embedded", "local", or "package.module:factory".
+    """The judge of a name: "cascade", "embedded", "local", "remote", or "package.module:factory".
 
     Options that are tables with a `judge` are loaded in the same way.
 
@@ -160,4 +163,5 @@ def _made(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
     try:
         return kind(**options)
     except TypeError as error:
-        raise ConfigError(f"the {what} does not take the options {options!r}: {error}") from error
+        shown = {option: "…" if option in _SECRET else value for option, value in options.items()}
+        raise ConfigError(f"the {what} does not take the options {shown!r}: {error}") from error

@@ -6,6 +6,8 @@ ShieldguardError
 ├── JudgeError                    a judge gave no verdict; never a pass
 │   ├── JudgeTimeout              no verdict before the deadline
 │   ├── JudgeBusy                 too many windows wait already
+│   ├── JudgeUnreachable          none of a judge's servers answered
+│   ├── JudgeRefused              a judge's server refused what it was asked
 │   └── UnparsedVerdict           a reply that is not a verdict
 ├── SourceError                   the guarded source gave something that cannot be guarded
 │   ├── WireError                 bytes that do not follow the provider's format
@@ -40,6 +42,14 @@ class JudgeTimeout(JudgeError):
 
 class JudgeBusy(JudgeError):
     """A judge takes no more windows for now: too many wait already."""
+
+
+class JudgeUnreachable(JudgeError):
+    """None of a judge's servers answered; the message names what each of them did."""
+
+
+class JudgeRefused(JudgeError):
+    """A judge's server refused what it was asked, or cannot do it; the message says what to change."""
 
 
 class UnparsedVerdict(JudgeError):

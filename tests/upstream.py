@@ -40,6 +40,7 @@ class Upstream:
     models: dict[str, Script] = field(default_factory=dict)
     first: list[Script] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     sent: int = 0
     closed_at: float | None = None
     finished: threading.Event = field(default_factory=threading.Event)
@@ -48,6 +49,7 @@ class Upstream:
         self.script = script
         self.first.clear()
         self.requests.clear()
+        self.headers.clear()
         self.sent = 0
         self.closed_at = None
         self.finished.clear()
@@ -55,6 +57,7 @@ class Upstream:
     async def answer(self, request: Request) -> Response:
         asked = json.loads(await request.body() or b"{}")
         self.requests.append(asked)
+        self.headers.append(dict(request.headers))
         script = self.first.pop(0) if self.first else self.models.get(asked.get("model"), self.script)
 
         async def body() -> AsyncIterator[bytes]:

@@ -247,9 +247,12 @@ def test_the_embedded_judge_goes_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("", "choose 'cascade', 'embedded', 'local' or 'package.module:factory'"),
-        ("remote", "choose 'cascade', 'embedded', 'local' or 'package.module:factory'"),
-        ("shieldguard.testing", "choose 'cascade', 'embedded', 'local' or 'package.module:factory'"),
+        ("", "choose 'cascade', 'embedded', 'local', 'remote' or 'package.module:factory'"),
+        ("elsewhere", "choose 'cascade', 'embedded', 'local', 'remote' or 'package.module:factory'"),
+        (
+            "shieldguard.testing",
+            "choose 'cascade', 'embedded', 'local', 'remote' or 'package.module:factory'",
+        ),
         ("shieldguard.nowhere:Judge", "cannot be loaded: No module named 'shieldguard.nowhere'"),
         ("shieldguard.testing:NoJudge", "cannot be loaded: .*no attribute 'NoJudge'"),
         ("shieldguard.testing:", "cannot be loaded"),
@@ -292,6 +295,11 @@ def test_a_judge_in_a_table_is_loaded_as_carefully(written: Written) -> None:
 def test_options_that_the_judge_does_not_take_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"ScriptedJudge' does not take the options \{'model': 'x'\}"):
         load_judge("shieldguard.testing:ScriptedJudge", model="x")
+
+
+def test_a_key_among_them_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="'api_key': '…'"):
+        load_judge("shieldguard.testing:ScriptedJudge", api_key="sk-secret")
 
 
 def test_a_module_that_the_judge_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

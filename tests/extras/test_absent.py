@@ -68,6 +68,19 @@ def test_the_local_judge_names_the_extra_it_needs(code: str) -> None:
     )
 
 
+@absent("httpx2")
+@pytest.mark.parametrize(
+    "code", ["import shieldguard.judges.remote", "load_judge('remote', urls='http://x', model='x')"]
+)
+def test_the_remote_judge_names_the_extra_it_needs(code: str) -> None:
+    done = python(f"from shieldguard.config import load_judge\n{code}")
+    assert done.returncode == 1
+    error = "shieldguard.errors.MissingDependency"
+    assert done.stderr.splitlines()[-1] == (
+        f"{error}: 'httpx2' is not installed; run: pip install 'shieldguard[remote]'"
+    )
+
+
 @absent("openai")
 def test_an_object_that_is_no_client_is_refused_without_the_sdk_too() -> None:
     from shieldguard import Guard, UnguardedClient

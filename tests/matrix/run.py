@@ -5,18 +5,37 @@ environment; exits with 1 if any of them failed. Names on the command line choos
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VENVS = ROOT / ".venvs"
 TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "trio>=0.27", "blockbuster>=1.5")
+TORCH = "torch==2.13.0"
+LLAMA_CPP = "llama-cpp-python==0.3.36"
+VLLM = "vllm==0.33.0"
+# Of what it needs, what the classes of its requests import.
+VLLM_NEEDS = (
+    *("aiohttp", "cachetools", "cbor2", "cloudpickle", "fastapi", "msgspec", "openai-harmony", "pillow"),
+    *(
+        "prometheus_client",
+        "psutil",
+        "py-cpuinfo",
+        "pybase64",
+        "pyzmq",
+        "regex",
+        "requests",
+        "urllib3",
+        "uvloop",
+    ),
+)
 IN_THE_WHEEL = (
     "shieldguard/judges/embedded/weights.npz",
     "shieldguard/py.typed",
@@ -38,7 +57,13 @@ class Environment:
     run: Callable[[Path], str]
 
 
-def run(*command: object, code: int = 0, stdin: str = "") -> str:
+def run(
+    *command: object,
+    code: int = 0,
+    stdin: str = "",
+    timeout: float = 900,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """The output of a command that ends with this exit code."""
     done = subprocess.run(
         [str(part) for part in command],
@@ -47,7 +72,8 @@ def run(*command: object, code: int = 0, stdin: str = "") -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
+        timeout=timeout,
+        env={**os.environ, **(environment or {})},
     )
     if done.returncode != code:
         shown = " ".join(str(part) for part in command)
@@ -70,11 +96,12 @@ def ready(environment: Environment) -> Path:
     return python
 
 
-def pytest(*arguments: str) -> Callable[[Path], str]:
+def pytest(*arguments: str, environment: Mapping[str, str] | None = None) -> Callable[[Path], str]:
     """Runs the tests, of which it says the closing line."""
 
     def tests(python: Path) -> str:
-        output = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
+        command = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
+        output = run(*command, environment=environment)
         return output.strip().splitlines()[-1]
 
     return tests
@@ -104,6 +131,48 @@ def wheel(builder: Path) -> str:
     return f"{built.name}: {len(names)} files; its command runs"
 
 
+def sources(python: Path, kind: str, requirement: str, only: str) -> Path:
+    """The folder in what a distribution holds, downloaded and unpacked."""
+    folder = python.parents[1] / "sources"
+    if not (folder / "unpacked").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        pip = (python, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps")
+        run(*pip, kind, ":all:", "--dest", folder, requirement)
+        [archive] = folder.iterdir()
+        run(python, "-m", "zipfile" if archive.suffix == ".whl" else "tarfile", "-e", archive, folder)
+        archive.unlink()
+        (folder / "unpacked").touch()
+    [found] = folder.glob(only)
+    return found
+
+
+def llama_cpp(python: Path) -> str:
+    """Builds llama.cpp's server from the sources that llama-cpp-python brings, and puts that on top."""
+    llama = sources(python, "--no-binary", LLAMA_CPP, "*/vendor/llama.cpp")
+    built, programs = python.parents[1] / "built", python.parent
+    run(
+        *(programs / "cmake", "-G", "Ninja", "-S", llama, "-B", built),
+        *(f"-DCMAKE_MAKE_PROGRAM={programs / 'ninja'}", "-DCMAKE_BUILD_TYPE=Release"),
+        *("-DBUILD_SHARED_LIBS=ON", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF"),
+        *(f"-DLLAMA_BUILD_{part}=OFF" for part in ("TESTS", "EXAMPLES", "APP", "UI")),
+    )
+    build = ("nice", programs / "cmake", "--build", built, "--target", "llama-server", "--parallel", "2")
+    run(*build, timeout=2400)
+    without_libraries = {"CMAKE_ARGS": "-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"}
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    run(*pip, LLAMA_CPP.replace("==", "[server]=="), environment=without_libraries)
+    program = {"SHIELDGUARD_LLAMA_SERVER": str(built / "bin" / "llama-server")}
+    return pytest("tests/judges/remote/test_llama_cpp.py", environment=program)(python)
+
+
+def vllm(python: Path) -> str:
+    """Looks at the classes of vLLM's requests; the rest of it needs a GPU."""
+    package = sources(python, "--only-binary", VLLM, "vllm")
+    path = {"PYTHONPATH": str(package.parent), "CUDA_VISIBLE_DEVICES": ""}
+    return pytest("tests/judges/remote/test_vllm_schema.py", "-W", "ignore", environment=path)(python)
+
+
 ENVIRONMENTS = (
     Environment(
         "openai2",
@@ -116,6 +185,25 @@ ENVIRONMENTS = (
         pytest("tests/engine", "tests/promises", "tests/extras", "-k", "not mutants"),
     ),
     Environment("build", ("build",), wheel),
+    Environment(
+        "llama_cpp",
+        (
+            "--editable",
+            ".[local,remote,demo]",
+            TORCH,
+            "cmake",
+            "gguf>=0.17",
+            "ninja",
+            "trustme",
+            *TOOLS,
+        ),
+        llama_cpp,
+    ),
+    Environment(
+        "vllm",
+        ("--editable", ".[remote,demo]", TORCH, "transformers<5.21", *VLLM_NEEDS, *TOOLS),
+        vllm,
+    ),
 )
 
 
@@ -130,7 +218,7 @@ def main(names: Sequence[str]) -> int:
         except Failed as error:
             failed += 1
             line = f"FAILED\n{error}"
-        print(f"{environment.name:8} {time.monotonic() - began:5.0f} s  {line}", flush=True)
+        print(f"{environment.name:9} {time.monotonic() - began:5.0f} s  {line}", flush=True)
     return 1 if failed else 0
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 from shieldguard.errors import ConfigError, MissingDependency
 from shieldguard.judges.contract import MAX_ANALYSIS_TOKENS
 from shieldguard.judges.thresholds import Thresholds
+from shieldguard.judges.waiting import result_of
 from shieldguard.verdicts import Verdict
 from shieldguard.windows import Window
 
@@ -20,7 +21,7 @@ from shieldguard.judges.local.layout import Layout
 from shieldguard.judges.local.reading import Fast, Full, OnAnalysis, Way
 from shieldguard.judges.local.steps import Stepper
 from shieldguard.judges.local.store import Store
-from shieldguard.judges.local.worker import Worker, result_of
+from shieldguard.judges.local.worker import Worker
 
 __all__ = ["LocalJudge", "Mode", "OnAnalysis", "Usage"]
 

@@ -14,17 +14,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from shieldguard.errors import ConfigError
-from shieldguard.judges.contract import JUDGMENT, LABELS, user_message
+from shieldguard.judges.contract import DATE, JUDGMENT, LABELS, LEFT_OUT, user_message
 from shieldguard.judges.local.rows import common_prefix
 from shieldguard.judges.local.text import GrowingText
 from shieldguard.verdicts import RiskLevel
-
-# The template writes today's date into the system block unless it is told another; any will do, as long
-# as it stays: this is the one that the template itself falls back to.
-DATE = "26 Jul 2024"
-
-LEFT_OUT = "[…] "
-"""Stands where text was left out that the context has no room for."""
 
 _STAND_IN = "shieldguard-stand-in"
 _SURROGATE = re.compile("[\ud800-\udfff]")

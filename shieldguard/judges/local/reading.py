@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from shieldguard.errors import JudgeError
-from shieldguard.judges.contract import analysis_of, category_of, is_final, parse
-from shieldguard.judges.local.layout import Context, Layout
+from shieldguard.judges.contract import analysis_of, category_of, is_final, left_out_note, parse
+from shieldguard.judges.local.layout import Layout
 from shieldguard.judges.local.text import GrowingText
 from shieldguard.judges.thresholds import Thresholds
 from shieldguard.verdicts import RiskLevel, Verdict
@@ -47,7 +47,7 @@ class Fast:
             tokens=context.tokens + labels.probe,
             wanted=len(labels.path),
             way=self,
-            note=_note(context),
+            note=left_out_note(context.of_thought, context.of_query),
         )
 
 
@@ -97,7 +97,10 @@ class Full:
         reserve = len(self.layout.turn) + self.most
         context = self.layout.context(window.query, window.text, growing, reserve=reserve)
         return _FullReading(
-            tokens=context.tokens + self.layout.turn, way=self, window=window, note=_note(context)
+            tokens=context.tokens + self.layout.turn,
+            way=self,
+            window=window,
+            note=left_out_note(context.of_thought, context.of_query),
         )
 
 
@@ -138,15 +141,6 @@ class _FullReading:
                 self.way.on_analysis(self.window, new)
             except Exception:
                 logger.exception("shieldguard: %r raised and was ignored", self.way.on_analysis)
-
-
-def _note(context: Context) -> str:
-    left_out = []
-    if context.of_thought:
-        left_out.append(f"the first {context.of_thought} characters")
-    if context.of_query:
-        left_out.append(f"{context.of_query} characters in the middle of the question")
-    return f"(The context had no room for {' and '.join(left_out)}.)" if left_out else ""
 
 
 Way: TypeAlias = Callable[[Window, GrowingText], Reading]

@@ -1,14 +1,10 @@
-"""The thread in which a model runs, and how to wait for it on any event loop."""
+"""The thread in which a model runs."""
 
 import atexit
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
-
-import anyio
-from anyio.lowlevel import current_token
 
 from shieldguard.judges.local.reading import Way
 from shieldguard.judges.local.steps import Stepper
@@ -16,8 +12,6 @@ from shieldguard.judges.local.store import Store
 from shieldguard.judges.local.waiting import Waiting
 from shieldguard.verdicts import Verdict
 from shieldguard.windows import Window
-
-T = TypeVar("T")
 
 
 class Worker:
@@ -64,23 +58,3 @@ def _leaving(waiting: Waiting, thread: threading.Thread) -> Callable[[], None]:
         thread.join(timeout=5)
 
     return leave
-
-
-async def result_of(future: "Future[T]") -> T:
-    """Wait for a thread's result, on asyncio or trio. Cancelling the wait cancels the future."""
-    native: Any = current_token().native_token
-    call_soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
-    done = anyio.Event()
-
-    def wake(_: object) -> None:
-        try:
-            call_soon(done.set)
-        except RuntimeError:
-            pass  # the loop is gone, and who waited with it
-
-    future.add_done_callback(wake)
-    try:
-        await done.wait()
-    finally:
-        future.cancel()  # of no effect on one that is done
-    return future.result()

@@ -10,17 +10,11 @@ import torch
 
 from shieldguard.judges.local import LocalJudge
 from tests.judges.local.reference import Reference
-from tests.judges.local.tiny import make_checkpoint
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # tiny matrices do not get faster by more
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "Tiny-Shield")
 
 
 @pytest.fixture(scope="session")

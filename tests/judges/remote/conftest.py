@@ -1,0 +1,4 @@
+import pytest
+
+pytest.importorskip("httpx2")
+pytest.importorskip("starlette")
