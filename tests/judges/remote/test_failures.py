@@ -205,6 +205,7 @@ async def test_closing_ends_what_is_judged(one: Upstream) -> None:
             group.start_soon(expect)
             await anyio.sleep(0.2)
             await judge.aclose()
+        assert await anyio.to_thread.run_sync(one.finished.wait, 2)
         with pytest.raises(JudgeError, match="make a new one"):
             await judge.judge(window())
     assert one.closed_at is not None
