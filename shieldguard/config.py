@@ -1,5 +1,6 @@
 """A guard from a file and the environment."""
 
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -65,7 +67,7 @@ class GuardConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
     @classmethod
     def load(cls, file: str | Path | None = None) -> Self:
@@ -110,6 +112,28 @@ class GuardConfig(BaseSettings):
     def _windower(self) -> Windower:
         kind: Callable[..., Windower] = SentenceWindower if self.windower == "sentence" else SizeWindower
         return _made(kind, self.windower_options, f"windower {self.windower!r}")
+
+
+class _Environment(EnvSettingsSource):
+    """Variables are text; an option of a judge that is a number or a truth value in JSON is meant as one.
+    (What is in a table, pydantic-settings reads as JSON by itself.)"""
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        options = found.get("judge_options")
+        if isinstance(options, dict):
+            found["judge_options"] = {name: _meant(name, value) for name, value in options.items()}
+        return found
+
+
+def _meant(name: str, value: Any) -> Any:
+    if name in _SECRET or not isinstance(value, str):
+        return value
+    try:
+        meant = json.loads(value)
+    except ValueError:
+        return value
+    return meant if isinstance(meant, int | float) else value
 
 
 def _means_none(name: str, value: object) -> bool:

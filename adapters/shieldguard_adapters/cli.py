@@ -9,7 +9,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 
@@ -132,10 +132,7 @@ def eval_agreement(
     from shieldguard.evaluation.agreement import compare
 
     traces = [(trace.query, trace.reasoning) for trace in load_traces(data)]
-    try:
-        options = dict(json.loads(judge_options))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"--judge-options {judge_options!r} is no JSON object: {error}") from None
+    options = _options(judge_options)
     from shieldguard.judges.local import LocalJudge
 
     fast = load_judge("local", checkpoint=checkpoint, **options)
@@ -160,19 +157,33 @@ def bench_judge(
     from shieldguard.evaluation.judge_cost import measure
     from shieldguard.evaluation.random_weights import make
 
+    if checkpoint is not None and tokenizer is not None:
+        raise typer.BadParameter("--tokenizer is for random weights; a checkpoint has its own")
     with tempfile.TemporaryDirectory() as folder:
         if checkpoint is None:
             checkpoint = Path(folder)
             make(checkpoint, shape, tokenizer)
-            print(f"Random weights of the shape of Llama-3.2-{shape}: costs are real, verdicts are not.")
+            print(f"Random weights of the shape {shape!r}: costs are real, verdicts are not.")
         for count in tokens or [1024]:
             costs = measure(checkpoint, tokens=count, window=window, streams=streams, threads=threads)
             print(f"\n{costs.markdown()}", flush=True)
 
 
+def _options(given: str) -> dict[str, Any]:
+    """Those of the local judge but for what the comparison itself chooses."""
+    try:
+        options = json.loads(given)
+    except ValueError as error:
+        raise ConfigError(f"--judge-options {given!r} is no JSON: {error}") from None
+    chosen = {"checkpoint", "mode", "on_analysis"}
+    if not isinstance(options, dict) or chosen & options.keys():
+        raise ConfigError(f"--judge-options {given!r} must be a JSON object without {sorted(chosen)!r}")
+    return options
+
+
 def _guard(config: Path | None, judge: str | None) -> Guard:
     settings = GuardConfig.load(config)
-    if judge is not None:
+    if judge is not None and judge != settings.judge:
         settings = settings.model_copy(update={"judge": judge, "judge_options": {}})
     return settings.build()
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from shieldguard.errors import ConfigError
 from shieldguard.evaluation.random_weights import prose
-from shieldguard.judges.contract import JUDGMENT, PROMPT_FILE, user_message
+from shieldguard.judges.contract import JUDGMENT, user_message
 from shieldguard.windows import Window
 
 ANALYSIS = 300
@@ -151,7 +151,7 @@ def _a_and_b(checkpoint: Path, tokens: int, window: int, threads: int | None) ->
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from shieldguard.judges.local.checkpoint import DTYPES, chosen_device, chosen_dtype
+    from shieldguard.judges.local.checkpoint import DTYPES, chosen_device, chosen_dtype, prompt_of
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -159,7 +159,7 @@ def _a_and_b(checkpoint: Path, tokens: int, window: int, threads: int | None) ->
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=DTYPES[chosen_dtype(None, device)])
     model.to(device)
-    prompt = (checkpoint / PROMPT_FILE).read_text(encoding="utf-8")
+    prompt = prompt_of(str(checkpoint))
     texts = _texts(tokenizer, tokens, window)
 
     def asked(thought: str) -> Any:

@@ -26,9 +26,10 @@ class Cascade:
     """Asks `screen`, and `confirm` where the screen's verdict is not level 0, or its risk is `threshold` or
     above. Either may be a cascade itself.
 
-    `screen_timeout`, `confirm_timeout`: seconds for each; none of their own by default, but that of the
-    window. A confirmation that fails or takes too long leaves the screen's verdict, with
-    `confirmed=False`. A screen that does so leaves the verdict to the confirming judge.
+    `screen_timeout`, `confirm_timeout`: seconds for each; by default half of what is left until the window's
+    deadline for the screen, and all that is then left for the other. A confirmation that fails or takes
+    too long leaves the screen's verdict, with `confirmed=False`. A screen that does so leaves the verdict to
+    the confirming judge.
 
     Raises `ConfigError` for what is no judge, a threshold outside [0, 1] and a timeout that is not above 0.
     """
@@ -39,7 +40,7 @@ class Cascade:
         confirm: Judge,
         *,
         threshold: float = 0.1,
-        screen_timeout: float = math.inf,
+        screen_timeout: float | None = None,
         confirm_timeout: float = math.inf,
         name: str | None = None,
     ) -> None:
@@ -49,7 +50,7 @@ class Cascade:
         if not 0 <= threshold <= 1:
             raise ConfigError(f"threshold={threshold!r} is no risk; take a number in [0, 1]")
         for option, value in (("screen_timeout", screen_timeout), ("confirm_timeout", confirm_timeout)):
-            if not value > 0:
+            if value is not None and not value > 0:
                 raise ConfigError(f"{option}={value!r}; give a number of seconds above 0")
         self.name = name or f"{screen.name}, then {confirm.name}"
         self._screen = screen
@@ -59,8 +60,11 @@ class Cascade:
         self._confirm_timeout = confirm_timeout
 
     async def judge(self, window: Window) -> Verdict:
+        seconds = self._screen_timeout
+        if seconds is None:
+            seconds = (window.deadline - time.monotonic()) / 2
         try:
-            verdict = await _ask(self._screen, window, self._screen_timeout)
+            verdict = await _ask(self._screen, window, seconds)
         except Exception as error:
             logger.warning("shieldguard: no verdict from the screen %r: %s", self._screen.name, error)
             return await _ask(self._confirm, window, self._confirm_timeout)
@@ -85,10 +89,11 @@ class Cascade:
 
 
 async def _ask(judge: Judge, window: Window, seconds: float) -> Verdict:
-    deadline = min(window.deadline, time.monotonic() + seconds)
-    with anyio.move_on_after(deadline - time.monotonic()):
+    now = time.monotonic()
+    deadline = min(window.deadline, now + seconds)
+    with anyio.move_on_after(deadline - now):
         verdict: object = await judge.judge(replace(window, deadline=deadline))
         if not isinstance(verdict, Verdict):
             raise UnparsedVerdict(f"a judge must answer with a Verdict, not {verdict!r}")
         return verdict
-    raise JudgeTimeout(f"no verdict from {judge.name!r} within {seconds:.3g} seconds")
+    raise JudgeTimeout(f"no verdict from {judge.name!r} within {max(0.0, deadline - now):.3g} seconds")

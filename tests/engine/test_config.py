@@ -270,6 +270,30 @@ def test_a_judge_without_a_whole_module_name_is_named_as_well(name: str) -> None
         load_judge(name)
 
 
+def test_numbers_of_a_judge_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIELDGUARD_JUDGE", "cascade")
+    for name, value in {
+        "THRESHOLD": "0.25",
+        "SCREEN__JUDGE": "embedded",
+        "SCREEN__HARMFUL": "0.9",
+        "CONFIRM__JUDGE": "shieldguard.testing:ScriptedJudge",
+        "CONFIRM__DELAY": "2",
+        "CONFIRM__NAME": "slow",
+        "API_KEY": "1e5",
+    }.items():
+        monkeypatch.setenv(f"SHIELDGUARD_JUDGE_OPTIONS__{name}", value)
+    assert GuardConfig.load().judge_options == {
+        "threshold": 0.25,
+        "screen": {"judge": "embedded", "harmful": 0.9},
+        "confirm": {
+            "judge": "shieldguard.testing:ScriptedJudge",
+            "delay": 2,
+            "name": "slow",
+        },
+        "api_key": "1e5",
+    }
+
+
 def test_judges_of_a_cascade_are_tables_with_a_judge_in_them(written: Written) -> None:
     file = written(
         'judge = "cascade"\n'

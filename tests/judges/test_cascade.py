@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
-from shieldguard import Cascade, ConfigError, JudgeError, RiskLevel, Verdict, Window
+from shieldguard import Cascade, ConfigError, JudgeError, JudgeTimeout, RiskLevel, Verdict, Window
 from shieldguard.testing import ScriptedJudge
 
 WINDOW = Window(query="Why?", text="A thought.", stream="s")
@@ -127,3 +128,12 @@ def test_each_stage_hears_that_a_stream_has_ended() -> None:
 def test_settings_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options.values())))):
         Cascade(screen({}), better(), **options)
+
+
+def test_a_screen_that_hangs_leaves_time_for_the_other(ask: Ask) -> None:
+    window = replace(WINDOW, deadline=time.monotonic() + 1)
+    verdict = ask(Cascade(screen(rated(0.5), delay=30), better(lambda _: 1.0)), window)
+    assert (verdict.level, verdict.judge) == (RiskLevel.HARMFUL, "better")
+    window = replace(WINDOW, deadline=time.monotonic() + 0.4)
+    with pytest.raises(JudgeTimeout, match=r"no verdict from 'better' within 0\.[12]"):
+        ask(Cascade(screen(failing), better(delay=30), confirm_timeout=0.2), window)

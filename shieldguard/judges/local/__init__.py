@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
-from shieldguard.errors import ConfigError, MissingDependency
+from shieldguard.errors import ConfigError, JudgeError, MissingDependency
 from shieldguard.judges.contract import MAX_ANALYSIS_TOKENS
 from shieldguard.judges.thresholds import Thresholds
 from shieldguard.judges.waiting import result_of
@@ -106,7 +106,7 @@ class LocalJudge:
         self._stepper = Stepper(self._checkpoint, self._store, max_batch=max_batch, max_tokens=step_tokens)
         try:
             self._stepper.compute_prefix(self._layout.head)
-        except (RuntimeError, MemoryError) as error:
+        except (JudgeError, RuntimeError, MemoryError) as error:
             raise ConfigError(
                 f"the checkpoint {str(checkpoint)!r} cannot be run on {str(self._checkpoint.device)!r} in "
                 f"{self._checkpoint.dtype}: {error}; take another device or dtype, or a smaller model"

@@ -89,7 +89,7 @@ def _attend(query: Tensor, part: Part, scaling: float) -> Tensor:
         attn_mask=part.mask,
         scale=scaling,
     )
-    return output.view(heads, new, size).transpose(0, 1)
+    return output.reshape(heads, new, size).transpose(0, 1)  # kernels differ in their strides
 
 
 AttentionInterface.register(IMPLEMENTATION, attend)

@@ -64,7 +64,7 @@ class Checkpoint:
                 "model.safetensors and tokenizer.json, or the name of a repository on the hub (which needs "
                 "a network, or a copy in the local cache)"
             ) from error
-        return cls(model=model, tokenizer=tokenizer, prompt=_prompt(name), device=where, dtype=DTYPES[kind])
+        return cls(model=model, tokenizer=tokenizer, prompt=prompt_of(name), device=where, dtype=DTYPES[kind])
 
     @property
     def shape(self) -> Shape:
@@ -156,7 +156,8 @@ def _no_memory(name: str, device: torch.device, error: BaseException) -> ConfigE
     )
 
 
-def _prompt(name: str) -> str:
+def prompt_of(name: str) -> str:
+    """The system prompt that lies beside a checkpoint's weights, else one of our own."""
     try:
         file = cached_file(name, PROMPT_FILE, _raise_exceptions_for_missing_entries=False)
         if file is not None:

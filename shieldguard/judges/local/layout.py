@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from shieldguard.errors import ConfigError
 from shieldguard.judges.contract import DATE, JUDGMENT, LABELS, LEFT_OUT, user_message
@@ -85,7 +85,7 @@ class Layout:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of text from strangers."""
-        return list(self._text.encode(text, add_special_tokens=False).ids)
+        return list(self._encoded(text).ids)
 
     def context(self, query: str, thought: str, growing: GrowingText, *, reserve: int) -> Context:
         """The tokens of a question about a thought.
@@ -96,19 +96,28 @@ class Layout:
         """
         query, of_query = self._clipped(_SURROGATE.sub("\ufffd", query))
         thought = _SURROGATE.sub("\ufffd", thought)
-        tokens = self._content(query, thought, growing)
-        if len(tokens) + reserve <= self.limit:
-            return Context(tokens, 0, of_query)
+        if self._strips:
+            thought = thought.rstrip()
+        skipped = _beyond(thought, self.limit)
+        thought = thought[skipped:]
+        if not skipped:
+            tokens = self._content(query, thought, growing)
+            if len(tokens) + reserve <= self.limit:
+                return Context(tokens, 0, of_query)
         room = self._room(query, reserve)
-        offsets = self._text.encode(thought, add_special_tokens=False).offsets
+        offsets = self._encoded(thought).offsets
         stride = max(1, room // 2)
-        dropped = -(-(len(offsets) - room) // stride) * stride
+        dropped = max(0, -(-(len(offsets) - room) // stride) * stride)
         while True:
             begin = offsets[dropped][0] if dropped < len(offsets) else len(thought)
             tokens = self._content(query, LEFT_OUT + thought[begin:], growing)
             if len(tokens) + reserve <= self.limit or begin == len(thought):
-                return Context(tokens, begin, of_query)
+                return Context(tokens, skipped + begin, of_query)
             dropped += stride
+
+    def _encoded(self, text: str) -> Encoding:
+        # By itself, `encode` would keep the interpreter's lock, and with it every event loop, for as long.
+        return self._text.encode_batch([text], add_special_tokens=False)[0]
 
     def _content(self, query: str, thought: str, growing: GrowingText) -> list[int]:
         content = user_message(query, thought)
@@ -125,12 +134,19 @@ class Layout:
         """What there is room for of a query, and how many characters were left out."""
         if 4 * len(query) <= self._query_limit:  # a character has at most four tokens
             return query, 0
-        offsets = self._text.encode(query, add_special_tokens=False).offsets
+        offsets = self._encoded(query).offsets
         if len(offsets) <= self._query_limit:
             return query, 0
         half = self._query_limit // 2
         begin, end = offsets[half][0], offsets[-half][0]
         return query[:begin] + " " + LEFT_OUT + query[end:], end - begin
+
+
+def _beyond(thought: str, limit: int) -> int:
+    """How many characters at the beginning are not even looked at, as far more are behind them than ever
+    had room in so many tokens."""
+    stride = 8 * limit
+    return max(0, -(-(len(thought) - 2 * stride) // stride) * stride)
 
 
 def _template(tokenizer: Any, prompt: str) -> tuple[str, str, bool]:

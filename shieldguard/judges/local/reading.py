@@ -115,6 +115,7 @@ class _FullReading:
     reply: str = ""
 
     def take(self, logits: Tensor) -> Verdict | None:
+        check_numbers(logits[-1])
         token = int(logits[-1].argmax())
         if token not in self.way.ends:
             self.written.append(token)
@@ -139,8 +140,14 @@ class _FullReading:
         if self.way.on_analysis is not None and new:
             try:
                 self.way.on_analysis(self.window, new)
-            except Exception:
+            except BaseException:  # whatever ended this thread would end the judgement of every stream
                 logger.exception("shieldguard: %r raised and was ignored", self.way.on_analysis)
+
+
+def check_numbers(logits: Tensor) -> None:
+    """Raise `JudgeError` for what is no number, which no verdict can be read from."""
+    if bool(logits.isnan().any()):
+        raise JudgeError("the model computes no numbers (NaN); its weights or its dtype do not work")
 
 
 Way: TypeAlias = Callable[[Window, GrowingText], Reading]

@@ -4,10 +4,11 @@ A step computes at most so many new tokens in all. What needs more of them (a st
 goes on in a later step, behind those that wait.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from shieldguard.errors import JudgeError
 from shieldguard.judges.local.attention import Batch
 from shieldguard.judges.local.checkpoint import Checkpoint
-from shieldguard.judges.local.reading import Reading, Way
+from shieldguard.judges.local.reading import Reading, Way, check_numbers
 from shieldguard.judges.local.rows import Rows
 from shieldguard.judges.local.store import Lane, Store, lane_of
 from shieldguard.verdicts import Verdict
@@ -24,12 +25,13 @@ from shieldguard.windows import Window
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A window that waits for its verdict."""
+    """A window that waits for its verdict. Those that came later have higher numbers."""
 
     window: Window
     way: Way
     future: "Future[Verdict]"
     reading: Reading | None = None
+    number: int = field(default_factory=count().__next__)
 
     @property
     def lane(self) -> Lane:
@@ -74,7 +76,7 @@ class Stepper:
         prefix.grow(len(tokens))
         for begin in range(0, len(tokens), self._max_tokens):
             part = tokens[begin : begin + self._max_tokens]
-            self._forward([(prefix, part)], [len(part) - 1])
+            check_numbers(self._forward([(prefix, part)], [len(part) - 1]))
 
     def step(self, jobs: Sequence[Job]) -> list[Job]:
         """Bring jobs forward, the first ones first. Answers with those that had their turn; a verdict, or
@@ -95,20 +97,24 @@ class Stepper:
                 fail(shares[0].job, error)
         return [share.job for share in shares] + [job for job in jobs if job.done]
 
-    def _shares(self, jobs: Iterable[Job]) -> list[_Share]:
+    def _shares(self, jobs: Sequence[Job]) -> list[_Share]:
+        """What to compute next. A job that needs several steps keeps its rows from those that came later,
+        which would else take them from each other for ever; so the oldest always comes to its end."""
         shares: list[_Share] = []
         busy: set[Lane] = set()
         free = self._max_tokens
+        begun = [job for job in jobs if job.reading is not None]
         for job in jobs:
             if len(shares) == self._max_batch or free == 0:
                 break
-            if job.lane in busy:
+            taken = busy | {other.lane for other in begun if other.number < job.number}
+            if job.lane in taken:
                 continue
             try:
                 if job.reading is None:
                     job.reading = job.way(job.window, self._store.text(job.lane))
                 reading = job.reading
-                rows = self._store.claim(job.lane, reading.tokens, reading.wanted, busy)
+                rows = self._store.claim(job.lane, reading.tokens, reading.wanted, taken)
             except Exception as error:
                 fail(job, error)
                 continue

@@ -1,11 +1,13 @@
 """The thread in which a model runs."""
 
 import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from shieldguard.errors import JudgeError
 from shieldguard.judges.local.reading import Way
 from shieldguard.judges.local.steps import Stepper
 from shieldguard.judges.local.store import Store
@@ -19,6 +21,7 @@ class Worker:
 
     def __init__(self, stepper: Stepper, store: Store, *, queue: int) -> None:
         self._waiting = Waiting(queue)
+        self._process = os.getpid()
         # The thread knows what waits, not this object, which would else live for ever.
         self._thread = threading.Thread(
             target=_run, args=(self._waiting, stepper, store), name="shieldguard-local", daemon=True
@@ -27,6 +30,8 @@ class Worker:
         weakref.finalize(self, self._waiting.close)
 
     def submit(self, window: Window, way: Way) -> "Future[Verdict]":
+        if os.getpid() != self._process:  # a fork has no threads
+            raise JudgeError("the judge was made before this process was forked; make one in each process")
         return self._waiting.put(window, way)
 
     def forget(self, stream: str) -> None:
@@ -42,14 +47,17 @@ def _run(waiting: Waiting, stepper: Stepper, store: Store) -> None:
     # An interpreter that ends in the midst of a forward pass may crash: it has to wait for the thread.
     leave = _leaving(waiting, threading.current_thread())
     atexit.register(leave)
-    while (turn := waiting.take()) is not None:
-        jobs, ended = turn
-        for stream in ended:
-            store.forget(stream)
-        if jobs:
-            waiting.turned(stepper.step(jobs))
-    store.clear()
-    atexit.unregister(leave)
+    try:
+        while (turn := waiting.take()) is not None:
+            jobs, ended = turn
+            for stream in ended:
+                store.forget(stream)
+            if jobs:
+                waiting.turned(stepper.step(jobs))
+    finally:
+        waiting.close()  # whatever ended this: nobody waits for ever
+        store.clear()
+        atexit.unregister(leave)
 
 
 def _leaving(waiting: Waiting, thread: threading.Thread) -> Callable[[], None]:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 
-from shieldguard import Verdict, Window
+from shieldguard import RiskLevel, Verdict, Window
 from shieldguard.judges.local import LocalJudge, attention, rows, store, text
 from shieldguard.judges.local.text import GrowingText
 from tests.judges.local.reference import Reference
@@ -97,6 +98,7 @@ def judge(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[LocalJud
     if options.get("memory"):
         options["memory"] = CONTEXT * 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, bytes
     judge = LocalJudge(checkpoint, dtype="float32", device="cpu", context=CONTEXT, **options)
+    judged(judge, windows(FIXED * 2))  # more than one context has room for
     yield judge
     assert (judge.usage.evictions > 0) is (request.param == "evicting")
     judge.close()
@@ -195,3 +197,19 @@ def test_a_text_in_pieces_has_the_tokens_of_the_whole(
     for cut in [*sorted(cuts), len(thought), *cuts]:  # and back to shorter ones
         in_pieces = layout.context(query, thought[:cut], growing, reserve=0).tokens
         assert in_pieces == layout.context(query, thought[:cut], GrowingText(), reserve=0).tokens
+
+
+def test_the_strides_of_other_kernels_change_nothing(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the one that CUDA takes where there is a mask."""
+
+    def other_strides(*arguments: Any, **options: Any) -> Any:
+        output = scaled_dot_product_attention(*arguments, **options)
+        return output.transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", other_strides)
+    judge = LocalJudge(checkpoint, dtype="float32")
+    verdict = asyncio.run(judge.judge(Window(query="", text=f"the kettle {HARM}", stream="s")))
+    assert verdict.level is RiskLevel.HARMFUL
+    judge.close()

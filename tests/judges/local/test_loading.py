@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from shieldguard import ConfigError
 from shieldguard.config import load_judge
@@ -34,12 +35,19 @@ def _truncated(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:1000])
 
 
+def _not_numbers(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
 BROKEN: dict[str, tuple[Broken, str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "cannot load the checkpoint"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "cannot load the checkpoint"),
     "half the weights": (_truncated, "cannot load the checkpoint"),
     "a layer too many": (lambda folder: _config(folder, num_hidden_layers=3), "lacks 9 weights"),
     "another shape": (lambda folder: _config(folder, intermediate_size=320), "cannot load the checkpoint"),
+    "weights that are no numbers": (_not_numbers, "cannot be run .* computes no numbers"),
     "no kind": (lambda folder: _config(folder, model_type="wizard"), "cannot load the checkpoint"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "cannot load the checkpoint"),
     "a tokenizer that is none": (

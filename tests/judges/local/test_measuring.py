@@ -82,6 +82,7 @@ def test_the_command_compares_fast_with_full(checkpoint: Path, tmp_path: Path) -
         ('{"query": "x"}', "{}", "line 1"),
         ("[1]", "{}", "no JSON object"),
         ('{"reasoning": "x"}', "[3]", "--judge-options"),
+        ('{"reasoning": "x"}', '{"mode": "full"}', "--judge-options"),
         ('{"reasoning": "x"}', '{"wisdom": 3}', "wisdom"),
     ],
 )

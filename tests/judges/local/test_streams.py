@@ -2,6 +2,9 @@
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from shieldguard import JudgeBusy, JudgeError, JudgeTimeout, RiskLevel, Verdict,
 from shieldguard.judges.local import LocalJudge
 from tests.judges.local.tiny import CALM, DOUBT, HARM
 
+ROOT = Path(__file__).resolve().parents[3]
 CALM_TEXT = " ".join(CALM)
 
 
@@ -237,6 +241,65 @@ def test_the_memory_stays_within_its_budget(checkpoint: Path) -> None:
 
     asyncio.run(main())
     judge.close()
+
+
+LONG = "the kettle hums " * 600
+
+
+@pytest.mark.parametrize("streams", [["a", "b", "c", "d", "e"], ["same"] * 3])
+def test_what_takes_many_steps_and_more_memory_than_there_is_comes_to_its_end(
+    checkpoint: Path, streams: list[str]
+) -> None:
+    row = 2 * 2 * 2 * 16 * 4  # keys and values x layers x heads x size x bytes
+    judge = LocalJudge(checkpoint, dtype="float32", context=2048, memory=3 * 2048 * row, step_tokens=128)
+
+    async def all_at_once() -> list[Verdict]:
+        deadline = time.monotonic() + 30
+        windows = [
+            window(stream, f"{number} {LONG}", deadline=deadline) for number, stream in enumerate(streams)
+        ]
+        return await asyncio.gather(*map(judge.judge, windows))
+
+    assert len(asyncio.run(all_at_once())) == len(streams)
+    assert judge.usage.tokens < 2 * len(streams) * len(judge.tokenizer(LONG)["input_ids"])
+    judge.close()
+
+
+def test_a_callback_that_wants_to_end_its_thread_ends_nobodys_judgement(judge: LocalJudge) -> None:
+    def leave(window: Window, piece: str) -> None:
+        raise SystemExit
+
+    full = judge.in_mode("full", on_analysis=leave)
+    for one in (full, judge):
+        assert asyncio.run(one.judge(window("s", deadline=time.monotonic() + 30))).level is RiskLevel.SAFE
+
+
+_FORKED = """
+import asyncio, os, sys
+from shieldguard import JudgeError, Window
+from shieldguard.judges.local import LocalJudge
+
+judge = LocalJudge(sys.argv[1], dtype="float32")
+window = Window(query="", text="The kettle hums.", stream="s")
+child = os.fork()
+if child:
+    asyncio.run(judge.judge(window))
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+try:
+    asyncio.run(judge.judge(window))
+except JudgeError as error:
+    os._exit(0 if "make one in each process" in str(error) else 3)
+os._exit(4)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
+def test_a_forked_process_is_told_to_make_its_own(checkpoint: Path) -> None:
+    command = [sys.executable, "-c", _FORKED, str(checkpoint)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_cancelled_window_is_not_computed(judge: LocalJudge, gate: Gate) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from shieldguard import JudgeError, RiskCategory, RiskLevel, UnparsedVerdict, Verdict, Window
 from shieldguard.judges.local import LocalJudge, Mode
 from tests.judges.local.reference import Reference
-from tests.judges.local.tiny import ANALYSES, CALM, DOUBT, HARM, LEVELS, SPECIAL, save, thought
+from tests.judges.local.tiny import ANALYSES, CALM, DOUBT, HARM, LEVELS, SPECIAL, thought
 
 CALM_TEXT = " ".join(CALM)
 
@@ -78,15 +79,13 @@ def test_an_analysis_without_a_judgment_is_unparsed(checkpoint: Path) -> None:
     short.close()
 
 
-def test_a_model_that_computes_nonsense_gives_no_verdict(
-    checkpoint: Path, reference: Reference, tmp_path: Path
-) -> None:
-    model = type(reference.model).from_pretrained(checkpoint)
-    model.model.norm.weight.data.fill_(float("nan"))
-    save(tmp_path, model, reference.tokenizer)
-    broken = LocalJudge(tmp_path, dtype="float32")
-    with pytest.raises(JudgeError, match="nan"):
+@pytest.mark.parametrize(("mode", "says"), [("fast", "nan"), ("full", "no numbers")])
+def test_a_model_that_computes_nonsense_gives_no_verdict(checkpoint: Path, mode: Mode, says: str) -> None:
+    broken = LocalJudge(checkpoint, dtype="float32", mode=mode)
+    broken._checkpoint.model.model.norm.weight.data.fill_(float("nan"))
+    with pytest.raises(JudgeError, match=says):
         ask(broken, CALM_TEXT)
+    assert broken.usage.steps <= 3
     broken.close()
 
 
@@ -168,6 +167,24 @@ def test_of_a_long_thought_the_newest_text_stays_and_the_query(short: LocalJudge
     left_out = int("".join(filter(str.isdigit, verdict.analysis)))
     assert 0 < left_out < len(text) - 100
     assert "had no room for the first" in verdict.analysis
+
+
+@pytest.mark.parametrize("tail", [" " * 2000, "\n" * 2000])
+def test_white_space_behind_the_thought_takes_no_room(short: LocalJudge, tail: str) -> None:
+    text = f"{'kettle ' * 400} {HARM}"
+    assert shown(short, "", text + tail) == shown(short, "", text)
+    assert ask(short, text + tail).level is RiskLevel.HARMFUL
+
+
+def test_of_far_more_than_finds_room_the_beginning_is_not_even_read(short: LocalJudge) -> None:
+    text = f"{CALM_TEXT} " * 20_000
+    began = time.monotonic()
+    verdict = ask(short, f"{text} {HARM}")
+    assert time.monotonic() - began < 1  # tokenising all of it takes several
+    assert verdict.level is RiskLevel.HARMFUL
+    left_out = int("".join(filter(str.isdigit, verdict.analysis)))
+    assert len(text) - 4096 < left_out < len(text)
+    assert shown(short, "", f"{text} {HARM}").endswith(f"{CALM_TEXT}  {HARM}")
 
 
 def test_of_a_long_query_the_middle_is_left_out(short: LocalJudge) -> None:
