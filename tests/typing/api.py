@@ -9,6 +9,7 @@ from shieldguard import (
     Aborted,
     Action,
     Answer,
+    Cascade,
     Channel,
     ConfigError,
     CutBy,
@@ -56,6 +57,9 @@ from shieldguard import (
     tag_pair,
 )
 from shieldguard.config import GuardConfig, load_judge
+from shieldguard.judges.embedded import EmbeddedJudge
+from shieldguard.judges.local import LocalJudge, Usage
+from shieldguard.judges.remote import RemoteJudge
 from shieldguard.testing import InstantScriptedJudge, ScriptedJudge, rechunk, scripted_stream
 
 # -- judges, windowers and observers of one's own: no base class, no registration --------------------
@@ -260,6 +264,18 @@ def inline_thinking(text: str) -> None:
 def a_query(messages: Sequence[Message]) -> str:
     ways: list[QueryFrom] = [last_user_turn, history(1000), lambda messages: messages[0].text]
     return assert_type(ways[0](messages), str)
+
+
+def on_this_machine_and_on_others() -> Judge:
+    def told(window: Window, piece: str) -> None:
+        print(window.stream, piece)
+
+    local = LocalJudge("ReasoningShield/ReasoningShield-1B", mode="fast", harmful=0.4, memory=1 << 32)
+    remote = RemoteJudge(["http://10.0.0.7:8000/v1"], model="ReasoningShield/ReasoningShield-3B", api_key="k")
+    assert_type(local.in_mode("full", on_analysis=told), LocalJudge)
+    assert_type(remote.in_mode("full", on_analysis=told), RemoteJudge)
+    assert_type(local.usage, Usage)
+    return Cascade(EmbeddedJudge(), Cascade(local, remote, threshold=0.2), confirm_timeout=60)
 
 
 def settings(factory: Callable[[Window], Verdict | JudgeError | float]) -> Guard:
