@@ -21,7 +21,7 @@ from shieldguard import (
 )
 from shieldguard_adapters.wire.anthropic_parts import TEXT_BLOCKS, BlockReader, Frame, block_event
 from shieldguard_adapters.wire.codec import Termination
-from shieldguard_adapters.wire.framing import SseFramer
+from shieldguard_adapters.wire.framing import SseFramer, WholeBody
 from shieldguard_adapters.wire.jsons import parse_json, sse
 
 
@@ -219,22 +219,17 @@ class MessageBody:
     ) -> None:
         self._termination = Termination(termination)
         self._strict_output = strict_output
-        self._max_body = max_body
-        self._data = b""
+        self._whole = WholeBody(max_body)
         self._body: dict[str, Any] = {}
         self._events: list[SourceEvent] = []
         self._released: list[ReleasedEvent] = []
 
     def decode(self, data: bytes) -> list[SourceEvent]:
-        self._data += data
-        if len(self._data) > self._max_body:
-            raise WireError(
-                f"the body is over max_body={self._max_body!r} bytes; raise the limit to let it through"
-            )
+        self._whole.feed(data)
         return []
 
     def flush(self) -> list[SourceEvent]:
-        self._body = parse_json(self._data)
+        self._body = parse_json(self._whole.data)
         content = self._body.get("content")
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
             raise WireError(f"'content' should be a list of blocks, not {content!r:.80}")
@@ -251,7 +246,7 @@ class MessageBody:
         if released and isinstance(released[-1], Aborted):
             return json.dumps(self._ending(released[-1])).encode()
         if len(released) == len(self._events) and all(map(lambda a, b: a is b, released, self._events)):
-            return self._data
+            return self._whole.data
         return json.dumps(self._rewritten()).encode()
 
     def _rewritten(self) -> dict[str, Any]:

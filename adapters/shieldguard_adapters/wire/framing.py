@@ -1,4 +1,4 @@
-"""Server-sent events as frames that keep their bytes."""
+"""Server-sent events as frames that keep their bytes, and bodies in one piece."""
 
 import re
 from collections.abc import Iterator
@@ -82,3 +82,19 @@ def parse_sse(raw: bytes) -> SseFrame:
         elif name == "event":
             event = value
     return SseFrame(event, "\n".join(lines) if lines else None)
+
+
+class WholeBody:
+    """A body that comes in one piece, as far as `max_bytes` go."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.data = b""
+        self._max_bytes = max_bytes
+
+    def feed(self, data: bytes) -> None:
+        """Raises `WireError` past the limit."""
+        self.data += data
+        if len(self.data) > self._max_bytes:
+            raise WireError(
+                f"the body is over max_body={self._max_bytes!r} bytes; raise the limit to let it through"
+            )

@@ -21,7 +21,7 @@ from shieldguard import (
     last_user_turn,
 )
 from shieldguard_adapters.wire.codec import Request, Termination
-from shieldguard_adapters.wire.framing import SseFramer, parse_sse
+from shieldguard_adapters.wire.framing import SseFramer, WholeBody, parse_sse
 from shieldguard_adapters.wire.jsons import parse_json, sse
 from shieldguard_adapters.wire.openai_chat_parts import (
     ChoiceReader,
@@ -163,22 +163,17 @@ class ChatBody:
     ) -> None:
         self._thinking = Thinking(thinking)
         self._termination = Termination(termination)
-        self._max_body = max_body
-        self._data = b""
+        self._whole = WholeBody(max_body)
         self._frame: Frame | None = None
         self._released: list[ReleasedEvent] = []
 
     def decode(self, data: bytes) -> list[SourceEvent]:
-        self._data += data
-        if len(self._data) > self._max_body:
-            raise WireError(
-                f"the body is over max_body={self._max_body!r} bytes; raise the limit to let it through"
-            )
+        self._whole.feed(data)
         return []
 
     def flush(self) -> list[SourceEvent]:
         readers: dict[int, ChoiceReader] = {}
-        frame = Frame(self._data, self._data)
+        frame = Frame(self._whole.data, self._whole.data)
         if (body := frame.without_repeats("message")) is not None:
             data = json.dumps(body).encode()
             frame = Frame(data, data)

@@ -21,10 +21,10 @@ pytest.importorskip("gguf")
 from shieldguard import Guard, JudgeRefused, Policy, RiskLevel, SizeWindower, UnparsedVerdict, Verdict, Window
 from shieldguard.judges.local import LocalJudge
 from shieldguard.judges.remote import RemoteJudge
+from tests.judges.hostile import CALM_TEXT, FORGERIES, HARM_TEXT, broken, placed
 from tests.judges.local.tiny import ANALYSES, CALM, DOUBT, HARM
 from tests.judges.remote.as_gguf import write_gguf
 from tests.judges.remote.engines import TEMPLATE, llama_cpp_python, llama_server
-from tests.judges.remote.hostile import CALM_TEXT, FORGERIES, HARM_TEXT, broken, placed
 
 LLAMA_SERVER = os.environ.get("SHIELDGUARD_LLAMA_SERVER", "")
 

@@ -32,9 +32,9 @@ from shieldguard import (
 from shieldguard.judges.local import LocalJudge
 from shieldguard.judges.remote import RemoteJudge
 from tests.clients.rig import PROGRAMS, ask
+from tests.judges.hostile import CALM_TEXT, FORGERIES, HARM_TEXT, broken, placed
 from tests.judges.local.tiny import ANALYSES, CALM, DOUBT, HARM, PROMPT
 from tests.judges.remote.engines import transformers_serve
-from tests.judges.remote.hostile import CALM_TEXT, FORGERIES, HARM_TEXT, broken, placed
 from tests.upstream import Script, Upstream, chat, serve
 
 pytestmark = pytest.mark.anyio
