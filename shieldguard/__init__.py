@@ -28,6 +28,7 @@ from shieldguard.events import (
     OpaqueKind,
     Passthrough,
     Reasoning,
+    Received,
     Redacted,
     Relabel,
     ReleasedEvent,
@@ -37,7 +38,17 @@ from shieldguard.events import (
 from shieldguard.guard import Guard
 from shieldguard.judges.cascade import Cascade
 from shieldguard.judges.protocol import InstantJudge, Judge
-from shieldguard.observers import CutBy, Ended, Observer, StreamReport, Tally, WindowJudged
+from shieldguard.observers import (
+    CutBy,
+    Ended,
+    Observer,
+    Step,
+    StepKind,
+    StreamOpened,
+    StreamReport,
+    Tally,
+    WindowJudged,
+)
 from shieldguard.policy import Action, OpaqueReasoning, Policy, Release, Rule
 from shieldguard.session import GuardSession
 from shieldguard.stream import GuardedStream
@@ -81,6 +92,7 @@ __all__ = [
     "Policy",
     "QueryFrom",
     "Reasoning",
+    "Received",
     "Redacted",
     "Relabel",
     "Release",
@@ -95,6 +107,9 @@ __all__ = [
     "SourceError",
     "SourceEvent",
     "SourceItem",
+    "Step",
+    "StepKind",
+    "StreamOpened",
     "StreamReport",
     "SyncGuardedStream",
     "Tally",

@@ -31,18 +31,31 @@ _OURS = {
     "embedded": "shieldguard.judges.embedded:EmbeddedJudge",
     "local": "shieldguard.judges.local:LocalJudge",
     "remote": "shieldguard.judges.remote:RemoteJudge",
+    "llama_guard": "shieldguard.judges.guards:llama_guard",
+    "aegis": "shieldguard.judges.guards:aegis",
+    "wildguard": "shieldguard.judges.guards:wildguard",
+    "md_judge": "shieldguard.judges.guards:md_judge",
+    "qwen3guard": "shieldguard.judges.guards:qwen3guard",
+    "beaver_dam": "shieldguard.judges.guards:beaver_dam",
+    "openai_moderation": "shieldguard.judges.endpoints:OpenAIModeration",
+    "perspective": "shieldguard.judges.endpoints:Perspective",
 }
 
-_SECRET = {"api_key", "headers"}
+# Tables of a file that are for others than a guard: one file serves all.
+_OF_OTHERS = frozenset({"serve"})
+
+# Where secrets stand, or would by a slip. An upstream has its key in it, and a client's key beside its hash.
+SECRETS = {"api_key", "headers", "upstreams", "keys"}
 
 
 class GuardConfig(BaseSettings):
     """The settings of a guard.
 
     `judge`: "embedded", "local" (with at least `judge_options.checkpoint`), "remote" (`.urls`, `.model`),
-    "cascade" (`.screen`, `.confirm`), or "package.module:factory" for one of your own, called with
-    `judge_options`. An option that is a table with a `judge` in it is a judge: that one, with the table's
-    other options.
+    "cascade" (`.screen`, `.confirm`), another guard model's name ("llama_guard", …; see `judges.guards`),
+    "openai_moderation", "perspective" (`.api_key`), or "package.module:factory" for one of your own, called
+    with `judge_options`. An option that is a table with a `judge` in it is a judge: that one, with the other
+    options of the table.
     `windower`: "sentence" or "size", with `windower_options`. `policy`: the fields of `Policy`.
     Environment variables go before the file: SHIELDGUARD_JUDGE, SHIELDGUARD_POLICY__RELEASE=lag, …
     "none" stands for what a file cannot say: `answer = "none"` (not judged), `max_wait = "none"`.
@@ -71,7 +84,8 @@ class GuardConfig(BaseSettings):
 
     @classmethod
     def load(cls, file: str | Path | None = None) -> Self:
-        """Read a TOML file, if one is given, and the environment.
+        """Read a TOML file, if one is given, and the environment. What the file has for the proxy is left
+        to it.
 
         Raises `ConfigError` that names each setting that cannot be used.
         """
@@ -81,35 +95,32 @@ class GuardConfig(BaseSettings):
                 settings = tomllib.loads(Path(file).read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ConfigError(f"cannot read the configuration {str(file)!r}: {error}") from None
+        for table in _OF_OTHERS - set(cls.model_fields):
+            settings.pop(table, None)
         _check_names(cls.model_fields)
         try:
             return cls(**settings)
         except SettingsError as error:
             raise ConfigError(f"the environment cannot be read: {error}") from None
         except ValidationError as error:
-            found = "; ".join(
-                f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})"
-                for item in error.errors()
-            )
-            raise ConfigError(f"the configuration cannot be used: {found}") from None
+            raise ConfigError(f"the configuration cannot be used: {wrong(error)}") from None
 
     @field_validator("policy", mode="before")
     @classmethod
     def _none(cls, policy: Any) -> Any:
-        if not isinstance(policy, dict):
-            return policy
-        return {name: None if _means_none(name, value) else value for name, value in policy.items()}
+        return none_meant(policy) if isinstance(policy, dict) else policy
 
     def build(self, *, observers: Sequence[Observer] = ()) -> Guard:
         """The guard of these settings."""
         return Guard(
             judge=load_judge(self.judge, **self.judge_options),
             policy=self.policy,
-            windower=self._windower(),
+            windower=self.build_windower(),
             observers=observers,
         )
 
-    def _windower(self) -> Windower:
+    def build_windower(self) -> Windower:
+        """The windower of these settings."""
         kind: Callable[..., Windower] = SentenceWindower if self.windower == "sentence" else SizeWindower
         return _made(kind, self.windower_options, f"windower {self.windower!r}")
 
@@ -127,7 +138,7 @@ class _Environment(EnvSettingsSource):
 
 
 def _meant(name: str, value: Any) -> Any:
-    if name in _SECRET or not isinstance(value, str):
+    if name in SECRETS or not isinstance(value, str):
         return value
     try:
         meant = json.loads(value)
@@ -136,8 +147,24 @@ def _meant(name: str, value: Any) -> Any:
     return meant if isinstance(meant, int | float) else value
 
 
-def _means_none(name: str, value: object) -> bool:
-    return name in ("answer", "tool_call", "max_wait") and value == "none"
+def none_meant(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a policy, with None where a file says "none"."""
+    may_be_none = ("answer", "tool_call", "max_wait")
+    return {
+        name: None if name in may_be_none and value == "none" else value for name, value in policy.items()
+    }
+
+
+def wrong(error: ValidationError) -> str:
+    """What of the settings cannot be used, without what may be a secret."""
+    found = []
+    for item in error.errors():
+        line = f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+        given = item["input"]
+        if not (SECRETS & set(item["loc"]) or isinstance(given, dict | list | tuple)):
+            line += f" (got {given!r})"
+        found.append(line)
+    return "; ".join(found)
 
 
 def _check_names(settings: Iterable[str]) -> None:
@@ -153,17 +180,15 @@ def _check_names(settings: Iterable[str]) -> None:
 
 
 def load_judge(name: str, /, **options: Any) -> Judge:
-    """The judge of a name: "cascade", "embedded", "local", "remote", or "package.module:factory".
+    """The judge of a name: "cascade", "embedded", "local", "remote", those of other guard models and services
+    ("llama_guard", "openai_moderation", …), or "package.module:factory".
 
     Options that are tables with a `judge` are loaded in the same way.
 
     Raises `ConfigError` where there is none of that name, or it does not take the options, and
     `MissingDependency` where it needs an extra that is not installed.
     """
-    module, colon, factory = _OURS.get(name, name).partition(":")
-    if not colon or not module or module.startswith("."):
-        ours = ", ".join(map(repr, _OURS))
-        raise ConfigError(f"judge={name!r}; choose {ours} or 'package.module:factory'")
+    module, factory = judge_source(name)
     try:
         made = getattr(import_module(module), factory)
     except MissingDependency:
@@ -174,6 +199,23 @@ def load_judge(name: str, /, **options: Any) -> Judge:
     if not isinstance(judge, Judge):
         raise ConfigError(f"judge={name!r} made {judge!r}, which has no `name` and `async judge(window)`")
     return judge
+
+
+def judge_source(name: str) -> tuple[str, str]:
+    """The module of a judge's name, and what in it makes the judge. Raises `ConfigError` for no such name."""
+    module, colon, factory = _OURS.get(name, name).partition(":")
+    if not colon or not module or module.startswith("."):
+        ours = ", ".join(map(repr, _OURS))
+        raise ConfigError(f"judge={name!r}; choose {ours} or 'package.module:factory'")
+    return module, factory
+
+
+def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as they may be shown and kept, those of judges within them too."""
+    return {
+        name: "…" if name in SECRETS else without_secrets(value) if isinstance(value, Mapping) else value
+        for name, value in options.items()
+    }
 
 
 def _nested(option: Any) -> Any:
@@ -187,5 +229,6 @@ def _made(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
     try:
         return kind(**options)
     except TypeError as error:
-        shown = {option: "…" if option in _SECRET else value for option, value in options.items()}
-        raise ConfigError(f"the {what} does not take the options {shown!r}: {error}") from error
+        raise ConfigError(
+            f"the {what} does not take the options {without_secrets(options)!r}: {error}"
+        ) from error

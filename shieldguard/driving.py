@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from shieldguard.errors import JudgeError, JudgeTimeout, SourceError
-from shieldguard.events import ReleasedEvent, SourceEvent
+from shieldguard.events import Received, ReleasedEvent, SourceEvent
 from shieldguard.judging import JudgeLoop, Outcome, logged
-from shieldguard.observers import Observer, StreamReport
+from shieldguard.observers import Observer, Step, StepKind, StreamOpened, StreamReport
 from shieldguard.session import GuardSession
 from shieldguard.thinking import ThinkSplitter
 from shieldguard.verdicts import Verdict
@@ -51,6 +51,14 @@ class Drive:
         self._splitter = splitter
         self._asked: dict[Future[Outcome], Window] = {}
         self._told = 0
+        self._hear_steps: list[Callable[[Step], None]] = [
+            hear for observer in observers if (hear := getattr(observer, "stream_step", None)) is not None
+        ]
+        for observer in observers:
+            if (began := getattr(observer, "stream_began", None)) is not None:
+                logged(began, session.stream)
+            if (opened := getattr(observer, "stream_opened", None)) is not None:
+                logged(opened, self._opened())
 
     @property
     def is_over(self) -> bool:
@@ -58,7 +66,7 @@ class Drive:
         return self.final is not None or self.in_background
 
     @property
-    def asked(self) -> Iterable["Future[Outcome]"]:
+    def asked(self) -> Collection["Future[Outcome]"]:
         """The judgements in flight."""
         return self._asked.keys()
 
@@ -73,7 +81,14 @@ class Drive:
     def receive(self, item: SourceItem) -> None:
         now = time.monotonic()
         for event in self._events(item):
-            self.session.receive(event, now)
+            self._receive(event, now)
+        if isinstance(item, Received):
+            self._step(StepKind.WEIGHED, now, item.size)
+            self.session.weigh(item.size)
+
+    def _receive(self, event: SourceEvent, now: float) -> None:
+        self._step(StepKind.RECEIVED, now, event)
+        self.session.receive(event, now)
 
     def _events(self, item: SourceItem) -> Sequence[SourceEvent]:
         if isinstance(item, str):
@@ -84,20 +99,35 @@ class Drive:
         """The source is exhausted, or raised `error`, which is raised again once all is told."""
         now = time.monotonic()
         if isinstance(error, SourceError):
+            self._step(StepKind.FAILED, now, error)
             self.session.fail(error, now)
             if self.session.aborted is not None:
                 return
         self.source_error = error
         for event in self._splitter.flush():
-            self.session.receive(event, now)
+            self._receive(event, now)
+        self._step(StepKind.FINISHED, now, error)
         self.session.finish(now)
 
     def leave(self) -> None:
         """The consumer has gone: what came is still to be judged."""
         now = time.monotonic()
         for event in self._splitter.flush():
-            self.session.receive(event, now)
+            self._receive(event, now)
+        self._step(StepKind.LEFT, now)
         self.session.leave(now)
+
+    def abandon(self) -> None:
+        """Nobody drives this stream any more."""
+        self._step(StepKind.ABANDONED, time.monotonic())
+        self.session.abandon()
+        self.finish()
+
+    def tick(self) -> None:
+        """Cut what has waited too long."""
+        now = time.monotonic()
+        self._step(StepKind.TICKED, now)
+        self.session.tick(now)
 
     def advance(self) -> bool:
         """Take verdicts in and hand windows out. True where more could be done at once: give other
@@ -109,7 +139,8 @@ class Drive:
             overdue = [f for f, window in self._asked.items() if begun > window.deadline + _GRACE]
             for future in overdue:
                 self._give_up(future, begun)
-        while windows := self.session.windows(time.monotonic()):
+        while windows := self.session.windows(now := time.monotonic()):
+            self._step(StepKind.ASKED, now, windows)
             for window in windows:
                 if outcome := self._judges.ask_now(window):
                     self._settle(window, *outcome)
@@ -120,7 +151,16 @@ class Drive:
         return False
 
     def take(self, limit: int | None) -> list[ReleasedEvent]:
-        return self.session.take(time.monotonic(), limit)
+        now = time.monotonic()
+        if not self._hear_steps:
+            return self.session.take(now, limit)
+        held = self.session.held
+        events = self.session.take(now, limit)
+        # What was redacted can also go without an event that tells of it.
+        changed = events or self.session.held != held
+        if changed or self.session.has_windows or self.session.aborted is not None:
+            self._step(StepKind.TAKEN, now, (events, limit))
+        return events
 
     def finish(self) -> StreamReport:
         """Close the books: what is still in flight is given up."""
@@ -161,6 +201,23 @@ class Drive:
                 await asyncio.sleep(0)
         self.finish()
 
+    def _opened(self) -> StreamOpened:
+        session = self.session
+        return StreamOpened(
+            stream=session.stream,
+            query=session.query,
+            policy=session.policy,
+            windower=session.windower,
+            redactable=session.redactable,
+            at=time.monotonic(),
+        )
+
+    def _step(self, kind: StepKind, at: float, of: Any = None) -> None:
+        if self._hear_steps:
+            step = Step(stream=self.session.stream, kind=kind, at=at, of=of)
+            for hear in self._hear_steps:
+                logged(hear, step)
+
     def _ask(self, window: Window) -> None:
         future = self._judges.ask(window)
         self._asked[future] = window
@@ -173,6 +230,7 @@ class Drive:
         self._settle(window, error, now)
 
     def _settle(self, window: Window, outcome: Verdict | JudgeError, at: float) -> None:
+        self._step(StepKind.JUDGED, at, (window, outcome))
         if isinstance(outcome, JudgeError):
             self.session.failed(window, outcome, at)
         else:
@@ -193,6 +251,11 @@ class DrivenStream:
         """The account of the stream: so far, or once it has ended for good."""
         return self._drive.report()
 
+    @property
+    def waiting(self) -> int:
+        """How many windows have been handed to the judge and have no verdict yet."""
+        return len(self._drive.asked)
+
     def raise_for_risk(self) -> None:
         """Raise if the stream was aborted; see `StreamReport.raise_for_risk`."""
         self.report.raise_for_risk()
@@ -200,8 +263,7 @@ class DrivenStream:
     def __del__(self) -> None:
         drive = getattr(self, "_drive", None)
         if drive is not None and not drive.is_over:
-            drive.session.abandon()
-            drive.finish()
+            drive.abandon()
 
 
 def _outcome(future: "Future[Outcome]") -> Outcome:

@@ -10,6 +10,7 @@ a codec finds the frame an event came from. Events are compared by identity wher
 one came back unchanged, so the session never copies an event that it does not cut.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
@@ -138,6 +139,17 @@ class Aborted:
 TextEvent: TypeAlias = Reasoning | Answer | ToolCall
 SourceEvent: TypeAlias = Reasoning | Answer | ToolCall | Opaque | Passthrough | Relabel | End
 ReleasedEvent: TypeAlias = Reasoning | Answer | ToolCall | Opaque | Passthrough | End | Redacted | Aborted
+
+
+class Received(list[SourceEvent]):
+    """Events that a source gives at a time, and the `size` in bytes of what they were made of, which is
+    held with them: `Policy.max_held_bytes` bounds it."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, events: Iterable[SourceEvent], size: int) -> None:
+        super().__init__(events)
+        self.size = size
 
 
 T = TypeVar("T", bound=Reasoning | Answer | ToolCall)

@@ -1,7 +1,7 @@
 """The guard: a judge, and how to use it."""
 
 from collections.abc import AsyncIterable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shieldguard.driving import Drive, SourceItem
 from shieldguard.errors import ConfigError
@@ -64,6 +64,19 @@ class Guard:
     ) -> SyncGuardedStream:
         """The same for a plain iterable."""
         return SyncGuardedStream(self._drive(query, thinking, redactable), source)
+
+    def variant(
+        self, *, policy: Policy | None = None, observers: Sequence[Observer] | None = None
+    ) -> "Guard":
+        """The same judge with another policy or other observers, on the event loop of this guard: a judge
+        is asked on one alone, and a service may have a policy for each of its clients."""
+        made = replace(
+            self,
+            policy=self.policy if policy is None else policy,
+            observers=self.observers if observers is None else observers,
+        )
+        object.__setattr__(made, "_judges", self._judges)
+        return made
 
     def _drive(self, query: str, thinking: Thinking | str, redactable: bool) -> Drive:
         session = GuardSession(query, policy=self.policy, windower=self.windower, redactable=redactable)

@@ -52,6 +52,7 @@ class _Other:
     event: Opaque | Passthrough | End
     gate: tuple[tuple[Lane, int], ...] = ()
     size: int = 1
+    weight: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +61,7 @@ class _Text:
     lane: Lane
     end: int  # offset in the lane
     gate: tuple[tuple[Lane, int], ...]
+    weight: int = 0
 
     @property
     def size(self) -> int:
@@ -77,6 +79,7 @@ class _Calls:
     complete: bool = False
     refused: bool = False
     size: int = 0
+    weight: int = 0
 
     def add(self, event: ToolCall | Passthrough | Opaque) -> int:
         size = 1 + (len(event.text) if isinstance(event, ToolCall) else 0)
@@ -86,10 +89,12 @@ class _Calls:
 
 
 class HeldEvents:
-    """The queue. `size` is what it holds: characters, and one more for each event."""
+    """The queue. `size` is what it holds: characters, and one more for each event. `weight` are the bytes
+    that these came in, as far as they are known."""
 
     def __init__(self, policy: Policy) -> None:
         self.size = 0
+        self.weight = 0
         self._policy = policy
         self._lag = policy.release is Release.LAG
         self._queue: deque[_Other | _Text | _Calls] = deque()
@@ -99,7 +104,13 @@ class HeldEvents:
 
     def clear(self) -> None:
         self._queue.clear()
-        self.size = 0
+        self.size = self.weight = 0
+
+    def weigh(self, size: int) -> None:
+        """Hold that many bytes with what came last."""
+        if self._queue:
+            self._queue[-1].weight += size
+            self.weight += size
 
     def hold_text(self, event: Reasoning | Answer, lane: Lane, choice: Choice) -> None:
         gate = () if lane.channel is Channel.REASONING else choice.uncleared(Channel.REASONING)
@@ -123,28 +134,24 @@ class HeldEvents:
 
     def redact_behind(self, lane: Lane, start: int, choice: Choice) -> None:
         """Mark the reasoning and the tool calls of a choice that came behind `start` in `lane`."""
-        open_lanes = [
-            other
-            for other in choice.lanes.values()
-            if other.channel is Channel.REASONING and other.redacted_from is None
-        ]
+        open_lanes = [other for other in choice.lanes.values() if other.channel is Channel.REASONING]
         behind = lane.out > start
         for held in self._queue:
             if isinstance(held, _Calls):
                 held.refused = held.refused or (behind and held.choice is choice)
+                behind = behind or held.ends.get(lane, 0) > start
             elif isinstance(held, _Text) and held.lane is lane:
                 behind = behind or held.end > start
             elif isinstance(held, _Text) and behind and held.lane in open_lanes:
                 open_lanes.remove(held.lane)
-                held.lane.redacted_from = held.end - len(held.event.text)
+                held.lane.redact_from(held.end - len(held.event.text))
 
     def drain(self, now: float) -> list[ReleasedEvent]:
         """All that is cleared, to the last character. What is left can never leave."""
         drained: list[ReleasedEvent] = []
         while released := self.release(tuple, now, last=True):
             drained += released
-        self._queue.clear()
-        self.size = 0
+        self.clear()
         return drained
 
     def release(
@@ -217,7 +224,9 @@ class HeldEvents:
         return [notice, *(event for event in head.events if not isinstance(event, ToolCall))]
 
     def _drop_head(self) -> None:
-        self.size -= self._queue.popleft().size
+        head = self._queue.popleft()
+        self.size -= head.size
+        self.weight -= head.weight
 
     def _hold(self, held: _Other | _Text | _Calls) -> None:
         self._queue.append(held)

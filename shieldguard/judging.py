@@ -14,9 +14,9 @@ from concurrent.futures import Future
 from contextvars import Context
 from typing import Any, TypeAlias
 
-from shieldguard.errors import JudgeError, JudgeTimeout, UnparsedVerdict
+from shieldguard.errors import JudgeError, JudgeTimeout
 from shieldguard.judges.protocol import InstantJudge, Judge
-from shieldguard.verdicts import Verdict
+from shieldguard.verdicts import Verdict, checked
 from shieldguard.windows import Window
 
 logger = logging.getLogger("shieldguard")
@@ -45,7 +45,7 @@ class JudgeLoop:
         if self._instant is None or window.end - window.start > INSTANT_CHARACTERS:
             return None
         try:
-            return _checked(self._instant.judge_now(window)), time.monotonic()
+            return checked(self._instant.judge_now(window)), time.monotonic()
         except Exception as error:
             return _judge_error(error), time.monotonic()
 
@@ -78,7 +78,7 @@ class JudgeLoop:
     async def _ask(self, window: Window) -> Outcome:
         try:
             async with asyncio.timeout(window.deadline - time.monotonic()) as timeout:
-                return _checked(await self._judge.judge(window)), time.monotonic()
+                return checked(await self._judge.judge(window)), time.monotonic()
         except TimeoutError as error:
             if timeout.expired():
                 return JudgeTimeout(f"no verdict from {self._judge!r} before the deadline"), time.monotonic()
@@ -92,12 +92,6 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
-
-
-def _checked(reply: object) -> Verdict:
-    if not isinstance(reply, Verdict):
-        raise UnparsedVerdict(f"a judge must answer with a Verdict, not {reply!r}")
-    return reply
 
 
 def _judge_error(error: Exception) -> JudgeError:

@@ -172,6 +172,10 @@ class Lane:
             self.doubtful.clear()
             self.cleared = self.judged
 
+    def redact_from(self, start: int) -> None:
+        """Leave out what comes from there on, or from where it began already, if that is earlier."""
+        self.redacted_from = start if self.redacted_from is None else min(self.redacted_from, start)
+
     def move_out(self, end: int, *, released: bool, now: float) -> None:
         """Account for the characters up to `end` leaving, or being left out."""
         if released:

@@ -6,9 +6,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from shieldguard.errors import JudgeError, RiskDetected
-from shieldguard.events import Aborted, Channel, OpaqueKind
-from shieldguard.policy import Action
+from shieldguard.events import Aborted, Channel, OpaqueKind, ReleasedEvent, SourceEvent
+from shieldguard.policy import Action, Policy
 from shieldguard.verdicts import RiskLevel, Verdict
+from shieldguard.windows import Window, Windower
 
 
 class CutBy(StrEnum):
@@ -105,9 +106,56 @@ class StreamReport:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOpened:
+    """What a stream is guarded with. `at` is a reading of its clock, in seconds."""
+
+    stream: str
+    query: str = field(repr=False)
+    policy: Policy
+    windower: Windower
+    redactable: bool
+    at: float
+
+
+class StepKind(StrEnum):
+    """What a session was told or asked, and what then stands in `Step.of`."""
+
+    RECEIVED = "received"  # the source's event
+    WEIGHED = "weighed"  # the size of what the last events came in, which counts against the bound
+    TICKED = "ticked"  # None
+    ASKED = "asked"  # the windows that it named
+    JUDGED = "judged"  # the window, and its verdict or error
+    TAKEN = "taken"  # the events that left, none where text went without one; and how many were asked for
+    FAILED = "failed"  # the source's error, for which the stream may be aborted
+    FINISHED = "finished"  # None, or what the source raised
+    LEFT = "left"  # None
+    ABANDONED = "abandoned"  # None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a stream, with its text. All of them, in order, make the stream again."""
+
+    stream: str
+    kind: StepKind
+    at: float
+    of: (
+        int
+        | SourceEvent
+        | Exception
+        | Sequence[Window]
+        | tuple[Window, Verdict | JudgeError]
+        | tuple[Sequence[ReleasedEvent], int | None]
+        | None
+    ) = field(default=None, repr=False)
+
+
 class Observer(Protocol):
     """Hears what happened. Called where the stream is read, so it must not block; what it raises is
-    logged and changes nothing."""
+    logged and changes nothing. It may also have `stream_began(stream)`, called with the stream's id where
+    the stream is made, in the context (`contextvars`) of whoever makes it; and, for one that records streams
+    and their text, `stream_opened(opened: StreamOpened)` and `stream_step(step: Step)`."""
 
     def window_judged(self, event: WindowJudged) -> None: ...
 

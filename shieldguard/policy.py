@@ -79,7 +79,8 @@ class Policy:
     `max_wait`: seconds after which text too short for a window is judged as it is; None for never.
     `join_after`: a judge slower than this (seconds) gets all windows that queued up as one.
     `judge_timeout`: seconds from submission to `JudgeTimeout`. `max_held`: characters held back at
-    most, past which the source is not read. `notice` takes the place of withheld text, and
+    most, and `max_held_bytes` of what they came in (where the source says so), past which the source is
+    not read. `notice` takes the place of withheld text, and
     `failure_notice` where the guard stopped for another reason than risk.
     """
 
@@ -98,6 +99,7 @@ class Policy:
     join_after: float = 0.02
     judge_timeout: float = 10.0
     max_held: int = 262_144
+    max_held_bytes: int = 1 << 25
     notice: str = "[Withheld: a safety check rated this content as harmful.]"
     failure_notice: str = "[Stopped: the safety check of this response could not be completed.]"
 
@@ -111,7 +113,7 @@ class Policy:
                 f"abort_hits={self.abort_hits!r} of abort_within={self.abort_within!r} cannot be counted; "
                 "take 1 <= abort_hits <= abort_within"
             )
-        for name in ("judge_timeout", "max_held", "max_wait", "max_unjudged"):
+        for name in ("judge_timeout", "max_held", "max_held_bytes", "max_wait", "max_unjudged"):
             value = getattr(self, name)
             if not (_is_number(value) and value > 0) and not (name == "max_wait" and value is None):
                 raise ConfigError(f"{name}={value!r}; give a number above 0")
@@ -128,3 +130,9 @@ class Policy:
         if channel is Channel.REASONING:
             return self.reasoning
         return self.answer if channel is Channel.ANSWER else self.tool_call
+
+    @property
+    def redacts(self) -> bool:
+        """Whether any verdict can lead to a redaction."""
+        rules = [rule for channel in Channel if (rule := self.rule(channel)) is not None]
+        return any(Action.REDACT in (rule.safe, rule.potential, rule.harmful) for rule in rules)

@@ -73,11 +73,12 @@ class GuardSession:
         self.records: list[WindowJudged] = []
         self.aborted: Aborted | None = None
         self.aborted_at: float | None = None
-        self._redactable = redactable
+        self.redactable = redactable
         self._shadow = self.policy.release is Release.SHADOW
         self._choices: dict[int, Choice] = {}
         self._given: deque[ReleasedEvent] = deque()  # free to leave, whatever the queue holds
         self._given_size = 0
+        self._given_weight = 0
         self._held = HeldEvents(self.policy)
         self._at_judge: dict[int, Lane] = {}  # by id() of the window, which its submission keeps alive
         self._holding = self.policy.release is Release.HOLD
@@ -93,8 +94,12 @@ class GuardSession:
     @property
     def wants_data(self) -> bool:
         """Whether to read on from the source; False past the bound (backpressure) and at the end."""
-        size = self._held.size + self._given_size
-        return not self._finished and self.aborted is None and size < self.policy.max_held
+        return not self._finished and self.aborted is None and not self._is_full
+
+    @property
+    def held(self) -> int:
+        """Characters that wait to leave, and one more for each event."""
+        return self._held.size
 
     @property
     def finished(self) -> bool:
@@ -155,6 +160,15 @@ class GuardSession:
         if self._shadow:
             self._given.append(event)
             self._given_size += _size(event)
+
+    def weigh(self, size: int) -> None:
+        """What was received last came in that many bytes."""
+        if self._shadow:
+            self._given_weight += size
+        else:
+            self._held.weigh(size)
+        if self._is_full:
+            self._stirred = True
 
     def finish(self, now: float) -> None:
         """The source has ended: cut what is pending."""
@@ -248,7 +262,7 @@ class GuardSession:
     def take(self, now: float, limit: int | None = None) -> list[ReleasedEvent]:
         """The events that may leave now, in order; about `limit` of them (tool calls are not parted)."""
         taken = self._take(now, limit)
-        if not taken and self._held.size >= self.policy.max_held and not self.judging:
+        if not taken and self._is_full and not self.judging:
             self._relieve(now)
             taken = self._take(now, limit)
         self._stirred = bool(taken or self._waiting)
@@ -265,6 +279,8 @@ class GuardSession:
                 taken += released
             else:
                 break
+        if not self._given:
+            self._given_weight = 0
         return taken
 
     def report(self, *, closed_after: float | None = None, source_failed: bool = False) -> StreamReport:
@@ -398,7 +414,7 @@ class GuardSession:
         must_be_safe = lane.judged_on is Channel.ANSWER and self._choices[lane.choice].redacted
         if must_be_safe and action is not Action.ABORT and verdict.level is not RiskLevel.SAFE:
             action = Action.REDACT
-        if action is Action.REDACT and not self._redactable:
+        if action is Action.REDACT and not self.redactable:
             return Action.ABORT
         return action
 
@@ -412,8 +428,7 @@ class GuardSession:
         choice = self._choices[lane.choice]
         choice.redacted = True
         self._be_strict(choice)
-        if lane.redacted_from is None:
-            lane.redacted_from = max(start, lane.out)
+        lane.redact_from(max(start, lane.out))
         self._held.redact_behind(lane, start, choice)
         for other in choice.lanes.values():
             if other.channel is Channel.REASONING and other.redacted_from is None:
@@ -428,15 +443,28 @@ class GuardSession:
 
     # -- ending --------------------------------------------------------------------------------
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether as much is held as may be."""
+        held, policy = self._held, self.policy
+        return (
+            held.size + self._given_size >= policy.max_held
+            or held.weight + self._given_weight >= policy.max_held_bytes
+        )
+
     def _relieve(self, now: float) -> None:
         """The bound is reached and no verdict is to come: cut what can be cut, or give up."""
         for lane in self._lanes():
             if lane.pending and lane.is_judged:
                 self._cut_tail(lane, CutBy.BOUND)
         if not self.judging:
+            if self._held.size >= self.policy.max_held:
+                held, bound = f"{self._held.size} characters", "max_held"
+            else:
+                held, bound = f"{self._held.weight} bytes of frames", "max_held_bytes"
             error = BoundExceeded(
-                f"{self._held.size} characters are held that may not be cut (a tool call?), "
-                f"over max_held={self.policy.max_held!r}; raise max_held to let more through"
+                f"{held} are held that may not be cut (a tool call?), over "
+                f"{bound}={getattr(self.policy, bound)!r}; raise {bound} to let more through"
             )
             self._abort(AbortCause.BOUND, now, error=error)
 
@@ -469,7 +497,7 @@ class GuardSession:
         self._left = ended
         self._held.clear()
         self._given.clear()
-        self._given_size = 0
+        self._given_size = self._given_weight = 0
 
     def _forget_windows(self) -> None:
         self._at_judge.clear()

@@ -179,9 +179,10 @@ class GuardedStream(DrivenStream):
                     drive.receive(await anext(self._source))
                 return
             with anyio.CancelScope() as self._reading:
-                item = await anext(self._source)
-            if not self._reading.cancelled_caught:
-                self._drive.receive(item)
+                drive.receive(await anext(self._source))
+                while session.wants_data and not session.has_windows and time.monotonic() < self._turn_ends:
+                    self._notify()
+                    drive.receive(await anext(self._source))
         except StopAsyncIteration:
             self._drive.end_of_source()
         except Exception as error:
@@ -217,7 +218,7 @@ class GuardedStream(DrivenStream):
             deadline = session.deadline
             # Text that comes while we sleep has `max_wait` left, so no deadline passes meanwhile.
             await anyio.sleep(max_wait if deadline is None else max(0.0, deadline - time.monotonic()))
-            session.tick(time.monotonic())
+            self._drive.tick()
             self._on_verdict()
 
     async def _close_source(self) -> None:

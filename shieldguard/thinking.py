@@ -37,6 +37,8 @@ THINKING = tag_pair("<thinking>", "</thinking>")
 KIMI = tag_pair("◁think▷", "◁/think▷")
 MINIMAX = tag_pair("<mm:think>", "</mm:think>")
 COHERE = tag_pair("<|START_THINKING|>", "<|END_THINKING|>")
+MISTRAL = tag_pair("[THINK]", "[/THINK]")
+SEED = tag_pair("<seed:think>", "</seed:think>")
 # Models that go over to a tool call without closing their thought (Qwen3.5; Kimi-K2).
 IMPLIED = (
     Marker("<tool_call>", Channel.ANSWER, implied=True),
@@ -48,11 +50,12 @@ HARMONY = (
     Marker("<|channel|>analysis<|message|>", Channel.REASONING),
     Marker("<|channel|>commentary", Channel.REASONING),
     Marker("<|channel|>final<|message|>", Channel.ANSWER),
+    Marker("<|channel|>final <|constrain|>json<|message|>", Channel.ANSWER),
     Marker("<|end|>", None),
     Marker("<|call|>", None),
     Marker("<|return|>", None),
 )
-DEFAULT_MARKERS = (*THINK, *THINKING, *KIMI, *MINIMAX, *COHERE, *IMPLIED, *HARMONY)
+DEFAULT_MARKERS = (*THINK, *THINKING, *KIMI, *MINIMAX, *COHERE, *MISTRAL, *SEED, *IMPLIED, *HARMONY)
 
 # A quote with text right before it closes what it quotes: `he said "yes."</think>`.
 _OPENING_QUOTE = re.compile(r"(?:^|[\s(\[{])[`'\"]$|[“‘]$")
@@ -76,15 +79,16 @@ class ThinkSplitter:
         choice: int = 0,
     ) -> None:
         try:
-            self._mode = Thinking(mode)
+            self.mode = Thinking(mode)
         except ValueError:
             choices = ", ".join(repr(known.value) for known in Thinking)
             raise ConfigError(f"thinking={mode!r}; choose one of {choices}") from None
         if not markers or not all(marker.text for marker in markers):
             raise ConfigError(f"markers={markers!r}; give at least one, none of them empty")
+        self.markers = tuple(markers)
         self._choice = choice
-        self._channel = Channel.REASONING if self._mode is Thinking.PREOPENED else Channel.ANSWER
-        self._tentative = self._mode is Thinking.AUTO
+        self._channel = Channel.REASONING if self.mode is Thinking.PREOPENED else Channel.ANSWER
+        self._tentative = self.mode is Thinking.AUTO
         self._markers = {marker.text: marker for marker in markers}
         longest_first = sorted(self._markers, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)))

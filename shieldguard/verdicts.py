@@ -75,3 +75,10 @@ class Verdict:
         if self.probabilities is None:
             return None
         return sum(level.value * p for level, p in self.probabilities.items())
+
+
+def checked(reply: object) -> Verdict:
+    """What a judge answered. Raises `UnparsedVerdict` where that is no verdict."""
+    if not isinstance(reply, Verdict):
+        raise UnparsedVerdict(f"a judge must answer with a Verdict, not {reply!r}")
+    return reply

@@ -5,6 +5,7 @@ may move it. That makes the verdicts of a stream independent of the provider's c
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +56,15 @@ class Windower(Protocol):
         there is a length past which it names a cut). `start < result <= len(text)`.
         """
         ...
+
+
+def cuts(windower: "Windower", text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each window of a whole text, the tail too."""
+    start = 0
+    while start < len(text):
+        end = windower.cut(text, start) or len(text)
+        yield start, end
+        start = end
 
 
 def _checked_bounds(shortest: int, longest: int) -> None:

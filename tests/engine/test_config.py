@@ -81,6 +81,12 @@ def test_a_file_gives_the_settings_it_names_and_leaves_the_others(written: Writt
     assert config.windower_options == {"size": 8}
 
 
+def test_the_proxys_table_is_left_to_it(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIELDGUARD_SERVE__PORT", "1")
+    file = written('[policy]\nrelease = "lag"\n[serve]\nport = 1\n[[serve.upstreams]]\nurl = "http://h"')
+    assert GuardConfig.load(file).policy.release is Release.LAG
+
+
 def test_a_file_may_be_named_by_a_string(written: Written) -> None:
     assert GuardConfig.load(str(written('windower = "size"'))).windower == "size"
 
@@ -244,15 +250,15 @@ def test_the_embedded_judge_goes_by_its_name() -> None:
     assert isinstance(load_judge("embedded"), InstantJudge)
 
 
+CHOICE = "choose 'cascade', 'embedded', 'local', 'remote', 'llama_guard', .* or 'package.module:factory'"
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("", "choose 'cascade', 'embedded', 'local', 'remote' or 'package.module:factory'"),
-        ("elsewhere", "choose 'cascade', 'embedded', 'local', 'remote' or 'package.module:factory'"),
-        (
-            "shieldguard.testing",
-            "choose 'cascade', 'embedded', 'local', 'remote' or 'package.module:factory'",
-        ),
+        ("", CHOICE),
+        ("elsewhere", CHOICE),
+        ("shieldguard.testing", CHOICE),
         ("shieldguard.nowhere:Judge", "cannot be loaded: No module named 'shieldguard.nowhere'"),
         ("shieldguard.testing:NoJudge", "cannot be loaded: .*no attribute 'NoJudge'"),
         ("shieldguard.testing:", "cannot be loaded"),

@@ -18,6 +18,7 @@ from shieldguard import (
     Aborted,
     Action,
     Answer,
+    End,
     Ended,
     Guard,
     GuardedStream,
@@ -27,6 +28,7 @@ from shieldguard import (
     Reasoning,
     ReleasedEvent,
     RiskLevel,
+    Rule,
     SizeWindower,
     SourceEvent,
     StreamReport,
@@ -592,3 +594,23 @@ async def test_a_hundred_streams_share_a_guard_without_mixing(judge: type[Script
     for window in by.judge.windows:
         assert window.stream == outcomes[int(window.query.split()[1][:-1])][1].stream
         assert (window.query * 10 + HARM.text).startswith(window.text)
+
+
+def test_variants_of_a_guard_ask_on_its_loop() -> None:
+    loops = set()
+
+    class Judge:
+        name = "where"
+
+        async def judge(self, window: Window) -> Verdict:
+            loops.add(id(asyncio.get_running_loop()))
+            return Verdict(level=RiskLevel.HARMFUL, judge=self.name)
+
+    guard = Guard(judge=Judge())
+    lenient = guard.variant(policy=Policy(reasoning=Rule(harmful=Action.FLAG)))
+    assert (lenient.judge, lenient.observers, guard.variant().policy) == (guard.judge, (), guard.policy)
+    for one, ended in ((guard, Ended.ABORTED), (lenient, Ended.COMPLETE)):
+        with one.stream_sync([Reasoning("Hm."), End()]) as stream:
+            list(stream)
+        assert stream.report.ended is ended
+    assert len(loops) == 1

@@ -131,7 +131,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"reasoning": "abort"}, "reasoning='abort'; give a Rule: reasoning is always judged"),
     *(
         ({name: value}, f"{name}={value!r}; give a number above 0")
-        for name in ("judge_timeout", "max_held", "max_wait", "max_unjudged")
+        for name in ("judge_timeout", "max_held", "max_held_bytes", "max_wait", "max_unjudged")
         for value in NO_NUMBER_ABOVE_0
     ),
 ]

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar, copy_context
 from dataclasses import fields
 from typing import Any
 
@@ -385,6 +386,24 @@ def test_observers_hear_each_window_in_turn_and_then_the_report() -> None:
     assert heard == [(name, event) for event in told for name in ("first", "second")]
 
 
+MADE_FOR: ContextVar[str] = ContextVar("made_for", default="nobody")
+
+
+class Beginnings(Listener):
+    def stream_began(self, stream: str) -> None:
+        self.heard.append((MADE_FOR.get(), stream))
+
+
+def test_an_observer_may_hear_where_a_stream_is_made_before_all_else() -> None:
+    listener, plain = Beginnings(), Listener()
+    made = copy_context()
+    made.run(MADE_FOR.set, "me")
+    stream = made.run(guard(observers=[plain, listener]).stream_sync, [CALM])
+    assert listener.heard == [("me", stream.report.stream)]
+    assert list(stream) == [CALM]
+    assert listener.heard[1:] == plain.heard
+
+
 @pytest.mark.parametrize("judge", [InstantScriptedJudge(MARKS), ScriptedJudge(MARKS)])
 @pytest.mark.parametrize("release", ["hold", "lag", "shadow"])
 @pytest.mark.parametrize("last", [CALM, HARM])
@@ -440,6 +459,9 @@ class Raises(Listener):
     def stream_closed(self, report: StreamReport) -> None:
         raise RuntimeError("the disk is full")
 
+    def stream_began(self, stream: str) -> None:
+        raise RuntimeError("a stream too many")
+
 
 @pytest.mark.parametrize("judge", [InstantScriptedJudge(MARKS), ScriptedJudge(MARKS)])
 @pytest.mark.parametrize("release", ["hold", "shadow"])
@@ -452,7 +474,8 @@ def test_an_observer_that_raises_is_logged_and_changes_nothing(
     assert report.ended is Ended.COMPLETE
     assert [event for _, event in listener.heard] == [*report.windows, report]
     logged = [str(record.exc_info) for record in caplog.records]
-    assert ["a window too many" in text for text in logged] == [True, True, False]
+    assert "a stream too many" in logged[0]
+    assert ["a window too many" in text for text in logged[1:]] == [True, True, False]
     assert "the disk is full" in logged[-1]
     assert {record.name for record in caplog.records} == {"shieldguard"}
 

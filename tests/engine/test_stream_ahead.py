@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
 from typing import Any, Self
@@ -24,6 +24,7 @@ from shieldguard import (
     Passthrough,
     Policy,
     Reasoning,
+    Received,
     ReleasedEvent,
     Rule,
     SizeWindower,
@@ -56,7 +57,7 @@ class GatedJudge(ScriptedJudge):
 class Source:
     """Gives its events, then is silent until told of more, or to end."""
 
-    def __init__(self, *events: SourceEvent, silent: bool = False) -> None:
+    def __init__(self, *events: SourceEvent | Received, silent: bool = False) -> None:
         self.left = list(events)
         self.given = 0
         self.more = anyio.Event()
@@ -66,7 +67,7 @@ class Source:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> SourceEvent:
+    async def __anext__(self) -> SourceEvent | Received:
         await checkpoint()
         if not self.left:
             await self.more.wait()
@@ -151,6 +152,75 @@ async def test_inside_the_block_a_slow_client_holds_the_source_back(judge: Scrip
         await until(lambda: source.given == 5)
         await anyio.wait_all_tasks_blocked()
         assert source.given == 5
+        assert len(await all_of(stream)) == 99
+
+
+def frame(*events: SourceEvent) -> Received:
+    return Received(events or [Passthrough("a frame without text")], size=1000)
+
+
+@bare_and_entered
+async def test_past_the_bound_of_bytes_the_source_is_not_read_until_text_has_left(entering: bool) -> None:
+    judge = GatedJudge()
+    source = Source(CALM, *[frame()] * 20, frame(CALM))
+    stream = guard(judge, max_held_bytes=5000).stream(source)
+    events: list[ReleasedEvent] = []
+
+    async def consume() -> None:
+        events.extend(await all_of(stream))
+
+    async with stream if entering else nullcontext(), anyio.create_task_group() as tasks:
+        tasks.start_soon(consume)
+        await until(lambda: source.given == 6)
+        await anyio.wait_all_tasks_blocked()
+        assert (source.given, events) == (6, [])
+        judge.gate.set_result(None)
+    assert thought(events) == CALM.text * 2
+    assert len(events) == 22
+
+
+@bare_and_entered
+async def test_frames_in_a_tool_call_that_does_not_end_end_the_response(entering: bool) -> None:
+    source = Source(frame(ToolCall("do")), *[frame(Passthrough(choice=0))] * 20)
+    stream = guard(InstantScriptedJudge(), max_held_bytes=5000).stream(source)
+    async with stream if entering else nullcontext():
+        [event] = await all_of(stream)
+    assert isinstance(event, Aborted)
+    assert event.cause is AbortCause.BOUND
+    assert "bytes of frames are held" in str(event.error)
+    assert "over max_held_bytes=5000; raise max_held_bytes" in str(event.error)
+    assert source.given < 8
+
+
+def test_bytes_are_bounded_for_plain_iterables_too() -> None:
+    given = 0
+
+    def source() -> Iterator[Received]:
+        nonlocal given
+        yield frame(ToolCall("do"))
+        for _ in range(20):
+            given += 1
+            yield frame(Passthrough(choice=0))
+
+    [event] = guard(ScriptedJudge(), max_held_bytes=5000).stream_sync(source())
+    assert isinstance(event, Aborted)
+    assert event.cause is AbortCause.BOUND
+    assert given < 8
+
+
+async def test_what_has_left_no_longer_counts() -> None:
+    source = Source(*[frame(CALM)] * 100, frame(ToolCall("do")), frame(End()))
+    events = await all_of(guard(InstantScriptedJudge(), max_held_bytes=3000).stream(source))
+    assert isinstance(events[-1], End)
+    assert len(events) == 102
+
+
+async def test_in_mode_shadow_bytes_hold_the_source_back_too() -> None:
+    source = Source(*[frame()] * 100)
+    async with guard(InstantScriptedJudge(), release="shadow", max_held_bytes=5000).stream(source) as stream:
+        await anext(stream)
+        await anyio.sleep(0.1)
+        assert source.given < 10
         assert len(await all_of(stream)) == 99
 
 

@@ -20,12 +20,30 @@ from shieldguard import (
     ThinkSplitter,
     tag_pair,
 )
-from shieldguard.thinking import COHERE, DEFAULT_MARKERS, IMPLIED, KIMI, MINIMAX, THINK, THINKING
+from shieldguard.thinking import (
+    COHERE,
+    DEFAULT_MARKERS,
+    IMPLIED,
+    KIMI,
+    MINIMAX,
+    MISTRAL,
+    SEED,
+    THINK,
+    THINKING,
+)
 
 Event = Reasoning | Answer | Passthrough | Relabel
 Runs = list[tuple[str, str]]
 
-PAIRS = {"think": THINK, "thinking": THINKING, "Kimi": KIMI, "MiniMax": MINIMAX, "Cohere": COHERE}
+PAIRS = {
+    "think": THINK,
+    "thinking": THINKING,
+    "Kimi": KIMI,
+    "MiniMax": MINIMAX,
+    "Cohere": COHERE,
+    "Mistral": MISTRAL,
+    "Seed": SEED,
+}
 MARKS = [marker.text for marker in DEFAULT_MARKERS]
 QUOTES = list("`'\"“‘")
 
@@ -276,6 +294,16 @@ def test_all_channels_of_harmony_but_the_final_one_are_reasoning(size: int) -> N
     call = ' to=functions.find <|constrain|>json<|message|>{"q":1}'
     assert on(events, Reasoning) == f"I wonder.{call}"
     assert on(events, Answer) == "So."
+
+
+@pytest.mark.parametrize(
+    "final", ["<|channel|>final<|message|>", "<|channel|>final <|constrain|>json<|message|>"]
+)
+def test_the_final_channel_of_harmony_is_the_answer_in_a_form_of_its_own_too(final: str) -> None:
+    text = f'<|channel|>analysis<|message|>I wonder.<|end|><|start|>assistant{final}{{"a": 1}}<|return|>'
+    for size in range(1, len(text) + 1):
+        events = split(*pieces_of(text, size))
+        assert (on(events, Reasoning), on(events, Answer)) == ("I wonder.", '{"a": 1}')
 
 
 def test_a_preamble_in_commentary_is_reasoning() -> None:

@@ -257,7 +257,7 @@ def test_mutants_that_take_nonsense_are_found() -> None:
     def believed(reply: object) -> Verdict:
         return Verdict(level=RiskLevel.SAFE)
 
-    with patch.object(judging, "_checked", believed), pytest.raises(AssertionError):
+    with patch.object(judging, "checked", believed), pytest.raises(AssertionError):
         anyio.run(takes_nonsense_for_a_failure, GuardedStream)
 
 
