@@ -26,6 +26,7 @@ class Script:
     content_type: str = "text/event-stream"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    wait: float = 0.0  # seconds before the answer begins
     hold_open: bool = False  # keep the connection after the last piece
     cut: bool = False  # break the connection after the last piece
 
@@ -59,6 +60,7 @@ class Upstream:
         self.requests.append(asked)
         self.headers.append(dict(request.headers))
         script = self.first.pop(0) if self.first else self.models.get(asked.get("model"), self.script)
+        await anyio.sleep(script.wait)
 
         async def body() -> AsyncIterator[bytes]:
             try:

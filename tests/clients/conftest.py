@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("openai")
 pytest.importorskip("starlette")
 
+from tests.clients.sdks import SDKS, Sdk
 from tests.upstream import Upstream, serve
 
 
@@ -18,3 +19,11 @@ def server() -> Iterator[Upstream]:
 def upstream(server: Upstream) -> Upstream:
     server.models.clear()
     return server
+
+
+@pytest.fixture(params=SDKS, ids=lambda sdk: sdk.name)
+def sdk(request: pytest.FixtureRequest) -> Sdk:
+    """Each SDK that is installed."""
+    made: Sdk = request.param
+    assert made.package
+    return made

@@ -104,9 +104,13 @@ def run(
         async with openai.AsyncOpenAI(base_url=upstream.url, api_key="none", max_retries=0) as client:
             return await body(guard_client(client, by) if by else client)
 
+    return run_async(program, main)
+
+
+def run_async(program: str, main: Callable[[], Awaitable[T]]) -> T:
     with warnings.catch_warnings():
-        # The SDK leaves its generators, and httpx's, at "[DONE]"; trio says so.
-        warnings.filterwarnings("ignore", "Async generator '(openai|http)", ResourceWarning)
+        # The SDKs leave their generators, and httpx's, where a stream ends early; trio says so.
+        warnings.filterwarnings("ignore", "Async generator '(openai|anthropic|http)", ResourceWarning)
         return anyio.run(main, backend=program)
 
 

@@ -10,7 +10,7 @@ import pytest
 from shieldguard import AbortCause, Ended, JudgeError, StreamReport, WindowJudged
 from shieldguard_adapters.clients import guard_client
 from shieldguard_adapters.wire import Termination
-from tests.clients.rig import PROGRAMS, STREAMED, ask, guard, reasoning, run
+from tests.clients.rig import PROGRAMS, STREAMED, ask, guard, reasoning, run, run_async
 from tests.upstream import Script, Upstream, chat, chunk, completion
 
 ANSWER = ["The answer ", "that must not be seen."]
@@ -180,6 +180,43 @@ def test_an_abort_can_end_as_an_error_of_the_sdks_own(upstream: Upstream) -> Non
         with pytest.raises(openai.APIError, match="safety check"):
             list(stream)
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_abort_in_one_piece_can_end_as_an_error_of_the_sdks_own(program: str, upstream: Upstream) -> None:
+    body = completion({"reasoning_content": "HARM", "content": "No."})
+    upstream.play(Script([body], content_type="application/json"))
+
+    async def main() -> None:
+        async with openai.AsyncOpenAI(base_url=upstream.url, api_key="none") as client:
+            guard_client(client, guard(), termination=Termination.ERROR)
+            completions = client.chat.completions
+            with pytest.raises(openai.BadRequestError, match="safety check"):
+                await completions.create(model="m", messages=[])
+            with pytest.raises(openai.BadRequestError, match="safety check"):
+                async with completions.with_streaming_response.create(model="m", messages=[]):
+                    pass
+
+    def sync_main() -> None:
+        with openai.OpenAI(base_url=upstream.url, api_key="none") as client:
+            guard_client(client, guard(), termination=Termination.ERROR)
+            completions = client.chat.completions
+            for ask_ in (completions.create, completions.with_raw_response.create, completions.parse):
+                with pytest.raises(openai.BadRequestError, match="safety check"):
+                    ask_(model="m", messages=[])
+
+    sync_main() if program == "sync" else run_async(program, main)
+    assert len(upstream.requests) == (3 if program == "sync" else 2)
+
+
+def test_a_harmless_body_that_might_have_been_an_error_is_as_it_was(upstream: Upstream) -> None:
+    upstream.play(Script([completion({"content": "Fine."})], content_type="application/json"))
+    with openai.OpenAI(base_url=upstream.url, api_key="none") as client:
+        guard_client(client, guard(), termination=Termination.ERROR)
+        whole = client.chat.completions.create(model="m", messages=[])
+        with client.chat.completions.with_streaming_response.create(model="m", messages=[]) as response:
+            assert b"".join(response.iter_bytes()) == upstream.script.pieces[0]
+    assert whole.choices[0].message.content == "Fine."
 
 
 def test_an_abort_can_end_as_a_content_filter(upstream: Upstream) -> None:

@@ -1,24 +1,36 @@
 """The real Anthropic SDK, guarded: each of its ways to ask, in each way a message can go."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 import pytest
 
 pytest.importorskip("anthropic")
 
 import anthropic
+import pydantic
 
 from shieldguard import Action, Ended, Guard, JudgeError, Rule, StreamReport, UnguardedClient
 from shieldguard_adapters.clients import assert_guarded, guard_client, report_of
-from tests.clients.rig import PROGRAMS, guard, reasoning
+from tests.clients.rig import PROGRAMS, guard, reasoning, run_async
 from tests.upstream import Script, Upstream
-from tests.wire.messages import body, message, text, thinking, tool
+from tests.wire.messages import body, delta, message, start, stop, text, thinking, tool
 
-WAYS = ["create", "helper", "raw response", "whole"]
+# What older SDKs say of a name that newer ones have kept.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'output_format' parameter:DeprecationWarning")
+
+WAYS = [
+    "create",
+    "helper",
+    "raw response",
+    "streaming response",
+    "whole",
+    "whole streaming response",
+    "beta create",
+    "beta helper",
+    "beta whole",
+]
 THOUGHT = reasoning()
 ANSWER = ["All is well. ", "It really is."]
 REQUEST: dict[str, Any] = {
@@ -66,17 +78,19 @@ def _whole(message: Any, report: StreamReport) -> Outcome:
 def ask(program: str, way: str, upstream: Upstream, by: Guard) -> Outcome:
     if program == "sync":
         with anthropic.Anthropic(base_url=_base(upstream), api_key="none", max_retries=0) as client:
-            return _ask(guard_client(client, by).messages, way)
+            return _ask(_messages(guard_client(client, by), way), way.removeprefix("beta "))
 
     async def main() -> Outcome:
         async with anthropic.AsyncAnthropic(
             base_url=_base(upstream), api_key="none", max_retries=0
         ) as client:
-            return await _ask_async(guard_client(client, by).messages, way)
+            return await _ask_async(_messages(guard_client(client, by), way), way.removeprefix("beta "))
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Async generator '(anthropic|http)", ResourceWarning)
-        return anyio.run(main, backend=program)
+    return run_async(program, main)
+
+
+def _messages(client: Any, way: str) -> Any:
+    return client.beta.messages if way.startswith("beta") else client.messages
 
 
 def _base(upstream: Upstream) -> str:
@@ -87,6 +101,12 @@ def _ask(messages: Any, way: str) -> Outcome:
     if way == "whole":
         raw = messages.with_raw_response.create(**REQUEST)
         return _whole(raw.parse(), report_of(raw))
+    if way == "whole streaming response":
+        with messages.with_streaming_response.create(**REQUEST) as response:
+            return _whole(response.parse(), report_of(response))
+    if way == "streaming response":
+        with messages.with_streaming_response.create(**REQUEST, stream=True) as response:
+            return _read(list(response.parse()), report_of(response))
     if way == "helper":
         with messages.stream(**REQUEST) as helper:
             return _whole(helper.get_final_message(), report_of(helper.response))
@@ -102,6 +122,13 @@ async def _ask_async(messages: Any, way: str) -> Outcome:
     if way == "whole":
         raw = await messages.with_raw_response.create(**REQUEST)
         return _whole(await _parsed(raw), report_of(raw))
+    if way == "whole streaming response":
+        async with messages.with_streaming_response.create(**REQUEST) as response:
+            return _whole(await _parsed(response), report_of(response))
+    if way == "streaming response":
+        async with messages.with_streaming_response.create(**REQUEST, stream=True) as response:
+            stream = await _parsed(response)
+            return _read([event async for event in stream], report_of(response))
     if way == "helper":
         async with messages.stream(**REQUEST) as helper:
             return _whole(await helper.get_final_message(), report_of(helper.response))
@@ -121,7 +148,7 @@ async def _parsed(raw: Any) -> Any:
 
 
 def play(upstream: Upstream, way: str, thought: list[str], answer: list[str], *calls: str) -> None:
-    if way == "whole":
+    if "whole" in way:
         blocks: list[dict[str, Any]] = [
             {"type": "thinking", "thinking": "".join(thought), "signature": "c2ln"},
             {"type": "text", "text": "".join(answer)},
@@ -157,7 +184,7 @@ def test_a_harmful_thought_ends_it(program: str, way: str, harm_in: int, upstrea
     assert aborted is not None
     assert (out.text, out.stop_reason, out.calls) == (aborted.notice, "refusal", 0)
     assert "HARM" not in out.thought
-    assert bool(out.thought) is (harm_in > 0 and way != "whole")
+    assert bool(out.thought) is (harm_in > 0 and "whole" not in way)
 
 
 @each_way
@@ -196,11 +223,6 @@ def test_a_judge_that_fails_ends_it(program: str, way: str, upstream: Upstream) 
 
 @pytest.mark.parametrize("harm_in", [None, 0])
 def test_output_to_be_parsed_gets_no_notice(harm_in: int | None, upstream: Upstream) -> None:
-    from pydantic import BaseModel
-
-    class Number(BaseModel):
-        number: int
-
     upstream.play(Script(message(thinking(0, *reasoning(harm_in=harm_in)), text(1, '{"num', 'ber": 7}'))))
     with anthropic.Anthropic(base_url=_base(upstream), api_key="none") as client:
         guard_client(client, guard())
@@ -211,6 +233,126 @@ def test_output_to_be_parsed_gets_no_notice(harm_in: int | None, upstream: Upstr
     else:
         assert final.stop_reason == "refusal"
         assert [block.type for block in final.content] == ["thinking"]
+
+
+class Number(pydantic.BaseModel):
+    number: int
+
+
+@pytest.mark.parametrize("beta", [False, True])
+@pytest.mark.parametrize("harmful", [False, True])
+@each_program
+def test_parse_gives_the_object_or_a_refusal(
+    program: str, harmful: bool, beta: bool, upstream: Upstream
+) -> None:
+    thought = {"type": "thinking", "thinking": "HARM" if harmful else "calm", "signature": "c2ln"}
+    data = body(thought, {"type": "text", "text": '{"number": 7}'})
+    upstream.play(Script([data], content_type="application/json"))
+
+    def sync_main() -> Any:
+        with anthropic.Anthropic(base_url=_base(upstream), api_key="none") as client:
+            guard_client(client, guard())
+            return (client.beta.messages if beta else client.messages).parse(**REQUEST, output_format=Number)
+
+    async def main() -> Any:
+        async with anthropic.AsyncAnthropic(base_url=_base(upstream), api_key="none") as client:
+            guard_client(client, guard())
+            asked = client.beta.messages if beta else client.messages
+            return await asked.parse(**REQUEST, output_format=Number)
+
+    parsed = sync_main() if program == "sync" else run_async(program, main)
+    assert parsed.parsed_output == (None if harmful else Number(number=7))
+    assert parsed.stop_reason == ("refusal" if harmful else "end_turn")
+
+
+SUMMARY = {"type": "compaction", "content": None, "encrypted_content": None}
+HANDED_OVER = {
+    "type": "fallback",
+    "from": {"model": "m"},
+    "to": {"model": "n"},
+    "trigger": {"type": "refusal", "category": None},
+}
+
+
+@pytest.mark.parametrize("way", ["beta create", "beta helper"])
+@pytest.mark.parametrize("harmful", [False, True])
+def test_summaries_of_the_chat_and_other_models(harmful: bool, way: str, upstream: Upstream) -> None:
+    summary = " ".join(["The user asked for bread."] * 40) + (" HARM" if harmful else "")
+    frames = message(
+        [start(0, SUMMARY), delta(0, "compaction_delta", content=summary, encrypted_content="AA"), stop(0)],
+        text(1, "Well. "),
+        [start(2, HANDED_OVER), stop(2)],
+        text(3, *ANSWER),
+    )
+    upstream.play(Script(frames))
+    with anthropic.Anthropic(base_url=_base(upstream), api_key="none") as client:
+        messages = guard_client(client, guard()).beta.messages
+        if way == "beta create":
+            stream = messages.create(**REQUEST, stream=True)
+            found = [event.delta for event in stream if event.type == "content_block_delta"]
+            contents = [one.content for one in found if one.type == "compaction_delta"]
+            said = "".join(one.text for one in found if one.type == "text_delta")
+        else:
+            with messages.stream(**REQUEST) as helper:
+                blocks = helper.get_final_message().content
+            contents = [one.content for one in blocks if one.type == "compaction"]
+            said = "".join(one.text for one in blocks if one.type == "text")
+    assert contents == ([] if harmful else [summary])
+    assert said == (guard().policy.notice if harmful else "Well. " + "".join(ANSWER))
+
+
+@each_program
+def test_an_abort_can_end_as_an_error_of_the_sdks_own(program: str, upstream: Upstream) -> None:
+    async def main() -> None:
+        async with anthropic.AsyncAnthropic(base_url=_base(upstream), api_key="none") as client:
+            guard_client(client, guard(), termination="error")
+            play(upstream, "create", ["HARM"], ANSWER)
+            with pytest.raises(anthropic.APIStatusError, match="safety check"):
+                async for _ in await client.messages.create(**REQUEST, stream=True):
+                    pass
+            play(upstream, "whole", ["HARM"], ANSWER)
+            with pytest.raises(anthropic.BadRequestError, match="safety check"):
+                await client.messages.create(**REQUEST)
+
+    def sync_main() -> None:
+        with anthropic.Anthropic(base_url=_base(upstream), api_key="none") as client:
+            guard_client(client, guard(), termination="error")
+            play(upstream, "create", ["HARM"], ANSWER)
+            with pytest.raises(anthropic.APIStatusError, match="safety check"):
+                list(client.messages.create(**REQUEST, stream=True))
+            play(upstream, "whole", ["HARM"], ANSWER)
+            with pytest.raises(anthropic.BadRequestError, match="safety check"):
+                client.messages.create(**REQUEST)
+
+    sync_main() if program == "sync" else run_async(program, main)
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    "frames",
+    [
+        message([start(0, {"type": "idea"})]),
+        message(thinking(0, *reasoning(harm_in=0))),
+        message(thinking(0, *reasoning(harm_in=4))),
+        message(text(0, "HARM")),
+    ],
+    ids=["before any block", "before any text", "in mid-reasoning", "in the answer"],
+)
+def test_a_refusal_of_ours_does_not_make_the_sdk_ask_another_model(
+    frames: list[bytes], strict: bool, upstream: Upstream
+) -> None:
+    middleware = pytest.importorskip("anthropic.lib.middleware")
+    again = middleware.BetaRefusalFallbackMiddleware([{"model": "other"}])
+    upstream.play(Script(frames))
+    more: dict[str, Any] = {"output_format": Number} if strict else {}
+    with (
+        anthropic.Anthropic(base_url=_base(upstream), api_key="none", middleware=[again]) as client,
+        guard_client(client, guard()).beta.messages.stream(**REQUEST, **more) as helper,
+    ):
+        final = helper.get_final_message()
+    assert final.stop_reason == "refusal"
+    assert len(upstream.requests) == 1
 
 
 def test_a_client_that_leaves_closes_the_upstream(upstream: Upstream) -> None:
@@ -231,6 +373,9 @@ def test_a_client_that_leaves_closes_the_upstream(upstream: Upstream) -> None:
 REFUSED: dict[str, Callable[[Any], Any]] = {
     "batches": lambda client: client.messages.batches.list(),
     "legacy completions": lambda client: client.post("/v1/complete", cast_to=object),
+    "a prediction of Vertex": lambda client: client.post(
+        "/v1/projects/p/locations/l/publishers/anthropic/models/c:streamRawPredict", cast_to=object
+    ),
     "chat completions": lambda client: client.post("/v1/chat/completions", cast_to=object),
 }
 
@@ -244,6 +389,18 @@ def test_what_would_come_unguarded_is_not_sent(call: Any, upstream: Upstream) ->
         with pytest.raises(UnguardedClient, match="was not sent") as raised:
             call(client)
     assert isinstance(raised.value, anthropic.AnthropicError)
+    assert upstream.requests == []
+
+
+def test_a_model_asked_by_its_own_path_is_not_asked(upstream: Upstream) -> None:
+    """The path says "models", and is not one that lists them."""
+    upstream.play(Script(message(text(0, "HARM"))))
+    with anthropic.AnthropicVertex(
+        base_url=_base(upstream), region="r", project_id="p", access_token="none"
+    ) as client:
+        guard_client(client, guard())
+        with pytest.raises(UnguardedClient, match="was not sent"):
+            client.messages.create(**REQUEST, stream=True)
     assert upstream.requests == []
 
 

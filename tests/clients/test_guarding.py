@@ -1,15 +1,17 @@
 """Which clients can be guarded, and what a guarded client does and refuses."""
 
+import json
 from contextlib import suppress
 from typing import Any
 
+import anyio
 import openai
 import pytest
 
 from shieldguard import UnguardedClient
-from shieldguard_adapters.clients import assert_guarded, guard_client, report_of
+from shieldguard_adapters.clients import assert_guarded, guard_client, guard_transport, report_of
 from tests.clients.rig import HTTP, QUESTION, guard, reasoning
-from tests.upstream import Script, Upstream, chat
+from tests.upstream import Script, Upstream, chat, completion
 
 
 @pytest.fixture
@@ -76,17 +78,14 @@ def test_a_client_that_nobody_guards_is_told(client: Any) -> None:
 @pytest.mark.parametrize(
     "thing", [object(), type("Client", (), {"_client": object()})()], ids=["object", "client"]
 )
-def test_what_has_no_http_client_cannot_be_guarded(thing: object) -> None:
-    with pytest.raises(UnguardedClient, match="httpx"):
+def test_what_is_of_no_known_package_cannot_be_guarded(thing: object) -> None:
+    with pytest.raises(UnguardedClient, match="openai, anthropic"):
         guard_client(thing, guard())
 
 
-def test_an_http_client_of_another_kind_cannot_be_guarded() -> None:
-    class Http:
-        event_hooks: dict[str, Any] = {}  # noqa: RUF012
-
-    with pytest.raises(UnguardedClient, match="neither"):
-        guard_client(type("Client", (), {"_client": Http()})(), guard())
+def test_a_part_of_a_client_cannot_be_guarded(client: Any) -> None:
+    with pytest.raises(UnguardedClient, match="no httpx or httpx2 client underneath"):
+        guard_client(client.chat.completions, guard())
 
 
 def test_settings_that_cannot_work_are_refused(client: Any) -> None:
@@ -112,9 +111,7 @@ def test_the_report_is_there_while_the_stream_runs(client: Any) -> None:
 
 
 REFUSED = {
-    "responses": lambda client: client.responses.create(model="m", input="hi"),
-    "streamed responses": lambda client: client.responses.create(model="m", input="hi", stream=True),
-    "a stored response": lambda client: client.responses.retrieve("resp_1"),
+    "a compaction": lambda client: client.responses.compact(model="m", input="hi"),
     "legacy completions": lambda client: client.completions.create(model="m", prompt="hi"),
     "stored completions": lambda client: client.chat.completions.list(),
     "a stored completion": lambda client: client.chat.completions.retrieve("chatcmpl-1"),
@@ -191,3 +188,48 @@ def test_compression_is_not_asked_for(client: Any) -> None:
     ) as raw:
         assert raw.http_request.headers["accept-encoding"] == "identity"
         assert "content-length" not in raw.headers
+
+
+@pytest.mark.parametrize("point", ["client", "transport"])
+@pytest.mark.parametrize("program", ["sync", "async"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_response_that_was_made_with_its_content_is_guarded(
+    point: str, program: str, streamed: bool
+) -> None:
+    """As those of a cache, or a double, are: the client would not look at their stream."""
+
+    def answer(request: Any) -> Any:
+        thought = reasoning(harm_in=3)
+        if streamed:
+            data = b"".join(chat(thought, ["All is well."]))
+            return HTTP.Response(200, content=data, headers={"content-type": "text/event-stream"})
+        body = completion({"content": "All is well.", "reasoning_content": "".join(thought)})
+        return HTTP.Response(200, json=json.loads(body))
+
+    mock = transport = HTTP.MockTransport(answer)
+    if point == "transport":
+        # Of one kind only; the mock is of both.
+        name = "handle_request" if program == "sync" else "handle_async_request"
+        kind = HTTP.BaseTransport if program == "sync" else HTTP.AsyncBaseTransport
+        inner = type("OneKind", (kind,), {name: lambda self, request: getattr(mock, name)(request)})()
+        transport = guard_transport(inner, guard())
+    options: dict[str, Any] = {"base_url": "http://nowhere/v1", "api_key": "none", "max_retries": 0}
+    asked: dict[str, Any] = {"model": "m", "messages": QUESTION, "stream": streamed}
+    if program == "sync":
+        with openai.OpenAI(http_client=HTTP.Client(transport=transport), **options) as sdk:
+            sdk = guard_client(sdk, guard()) if point == "client" else sdk
+            made = sdk.chat.completions.create(**asked)
+            got = repr(list(made) if streamed else made)
+    else:
+
+        async def main() -> str:
+            http = HTTP.AsyncClient(transport=transport)
+            async with openai.AsyncOpenAI(http_client=http, **options) as sdk:
+                sdk = guard_client(sdk, guard()) if point == "client" else sdk
+                made = await sdk.chat.completions.create(**asked)
+                return repr([chunk async for chunk in made] if streamed else made)
+
+        got = anyio.run(main)
+    assert "HARM" not in got
+    assert "All is well" not in got
+    assert "Withheld" in got

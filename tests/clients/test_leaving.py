@@ -6,25 +6,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
-import openai
 import pytest
 
 from shieldguard import Ended
-from shieldguard_adapters.clients import guard_client, report_of
-from tests.clients.rig import PROGRAMS, QUESTION, guard, reasoning, run
-from tests.upstream import Script, Upstream, chat
+from shieldguard_adapters.clients import report_of
+from tests.clients.rig import PROGRAMS, guard, reasoning
+from tests.clients.sdks import Sdk, connections
+from tests.upstream import Script, Upstream
 
-ENDLESS = chat(reasoning(sentences=200), ["It is fine."])
+THOUGHT = reasoning(sentences=200)
 
 
 @contextmanager
-def left(upstream: Upstream) -> Iterator[None]:
+def left(upstream: Upstream, sdk: Sdk) -> Iterator[None]:
     """The upstream is left in here, long before its end."""
-    upstream.play(Script(ENDLESS, delay=0.002))
+    frames = sdk.frames(THOUGHT, ["It is fine."])
+    upstream.play(Script(frames, delay=0.002))
     yield
     assert upstream.finished.wait(2)
     assert upstream.closed_at is not None
-    assert upstream.sent < len(ENDLESS) / 2
+    assert upstream.sent < len(frames) / 2
 
 
 def by_closing(stream: Any) -> None:
@@ -52,12 +53,11 @@ def _misread(stream: Any) -> None:
 
 
 @pytest.mark.parametrize("leave", [by_closing, by_leaving_the_block, by_an_error])
-def test_sync_programs_leave(leave: Callable[[Any], None], upstream: Upstream) -> None:
-    with left(upstream), openai.OpenAI(base_url=upstream.url, api_key="none") as client:
-        guard_client(client, guard(instant=False))
-        stream = client.chat.completions.create(model="m", messages=QUESTION, stream=True)
+def test_sync_programs_leave(leave: Callable[[Any], None], sdk: Sdk, upstream: Upstream) -> None:
+    with left(upstream, sdk), sdk.client(upstream, guard(instant=False)) as client:
+        stream = sdk.ask(client)
         leave(stream)
-        assert not client._client._transport._pool.connections  # type: ignore[attr-defined]
+        assert not client._client._transport._pool.connections
         report = report_of(stream)
     assert report.ended is Ended.CLIENT_LEFT
     assert report.reasoning.judged == report.reasoning.seen > 0
@@ -87,41 +87,40 @@ async def async_by_cancelling(stream: Any) -> None:
 
 @pytest.mark.parametrize("leave", [async_by_closing, async_by_leaving_the_block, async_by_cancelling])
 @pytest.mark.parametrize("program", PROGRAMS[1:])
-def test_async_programs_leave(leave: Any, program: str, upstream: Upstream) -> None:
-    async def body(client: openai.AsyncOpenAI) -> Any:
-        stream = await client.chat.completions.create(model="m", messages=QUESTION, stream=True)
+def test_async_programs_leave(leave: Any, program: str, sdk: Sdk, upstream: Upstream) -> None:
+    async def body(client: Any) -> Any:
+        stream = await sdk.ask(client)
         await leave(stream)
-        assert not client._client._transport._pool.connections  # type: ignore[attr-defined]
+        assert not client._client._transport._pool.connections
         return report_of(stream)
 
-    with left(upstream):
-        report = run(program, upstream, body, guard(instant=False))
+    with left(upstream, sdk):
+        report = sdk.run(program, upstream, body, guard(instant=False))
     assert report.ended is Ended.CLIENT_LEFT
     assert report.reasoning.judged == report.reasoning.seen > 0
 
 
 @pytest.mark.parametrize("program", PROGRAMS[1:])
-def test_a_cancelled_task_leaves_while_the_judge_is_asked(program: str, upstream: Upstream) -> None:
-    async def body(client: openai.AsyncOpenAI) -> Any:
+def test_a_cancelled_task_leaves_while_the_judge_is_asked(program: str, sdk: Sdk, upstream: Upstream) -> None:
+    async def body(client: Any) -> Any:
         with anyio.fail_after(5):
-            stream = await client.chat.completions.create(model="m", messages=QUESTION, stream=True)
+            stream = await sdk.ask(client)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(async_by_closing, stream)
                 await anyio.sleep(0.15)
                 tasks.cancel_scope.cancel()
             return report_of(stream)
 
-    with left(upstream):
-        report = run(program, upstream, body, guard(instant=False, delay=0.4))
+    with left(upstream, sdk):
+        report = sdk.run(program, upstream, body, guard(instant=False, delay=0.4))
     assert report.ended is Ended.CLIENT_LEFT
     assert report.reasoning.released == 0
 
 
-def test_leaving_does_not_wait_longer_than_a_judge_may_take(upstream: Upstream) -> None:
-    upstream.play(Script([b"".join(ENDLESS[:40])], hold_open=True))
-    with openai.OpenAI(base_url=upstream.url, api_key="none") as client:
-        guard_client(client, guard(instant=False, delay=60, judge_timeout=0.1))
-        stream = client.chat.completions.create(model="m", messages=QUESTION, stream=True)
+def test_leaving_does_not_wait_longer_than_a_judge_may_take(sdk: Sdk, upstream: Upstream) -> None:
+    upstream.play(Script([b"".join(sdk.frames(THOUGHT, [])[:40])], hold_open=True))
+    with sdk.client(upstream, guard(instant=False, delay=60, judge_timeout=0.1)) as client:
+        stream = sdk.ask(client)
         next(iter(stream))
         began = time.monotonic()
         stream.close()
@@ -129,12 +128,48 @@ def test_leaving_does_not_wait_longer_than_a_judge_may_take(upstream: Upstream) 
     assert report_of(stream).reasoning.withheld > 0
 
 
-def test_a_client_that_leaves_behind_the_role_has_left(upstream: Upstream) -> None:
-    upstream.play(Script(ENDLESS[:1], hold_open=True))
-    with openai.OpenAI(base_url=upstream.url, api_key="none") as client:
-        stream = guard_client(client, guard()).chat.completions.create(
-            model="m", messages=QUESTION, stream=True
-        )
+def test_a_client_that_leaves_behind_the_first_frame_has_left(sdk: Sdk, upstream: Upstream) -> None:
+    upstream.play(Script(sdk.frames(THOUGHT, [])[:1], hold_open=True))
+    with sdk.client(upstream, guard()) as client:
+        stream = sdk.ask(client)
         next(iter(stream))
         stream.close()
     assert report_of(stream).ended is Ended.CLIENT_LEFT
+
+
+@pytest.mark.parametrize("silent", ["before the answer", "before its first byte"])
+@pytest.mark.parametrize("program", PROGRAMS[1:])
+def test_a_task_that_is_cancelled_before_the_first_byte_leaves_nothing(
+    program: str, silent: str, sdk: Sdk, upstream: Upstream
+) -> None:
+    wait = 0.5 if silent == "before the answer" else 0.0
+    upstream.play(Script([], wait=wait, hold_open=True))
+
+    async def body(client: Any) -> None:
+        with anyio.move_on_after(0.15) as scope:
+            async for _ in await sdk.ask(client):
+                pass
+        assert scope.cancelled_caught
+        assert not client._client._transport._pool.connections
+
+    sdk.run(program, upstream, body, guard(instant=False))
+    assert upstream.finished.wait(2)
+
+
+@pytest.mark.parametrize("program", PROGRAMS[1:])
+def test_a_task_that_is_cancelled_at_any_time_of_an_abort_gets_nothing_unjudged(
+    program: str, sdk: Sdk, upstream: Upstream
+) -> None:
+    upstream.play(Script(sdk.frames(["Calm. ", *reasoning(sentences=9, harm_in=0)], ["No."]), delay=0.002))
+
+    async def body(client: Any) -> None:
+        for after in range(0, 120, 6):
+            said = ""
+            with anyio.move_on_after(after / 1000):
+                async for event in await sdk.ask(client):
+                    said += sdk.said(event)
+            assert "HARM" not in said
+            assert not connections(client)
+
+    sdk.run(program, upstream, body, guard(instant=False, delay=0.03))
+    assert upstream.finished.wait(2)

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from shieldguard import (
     Passthrough,
     Reasoning,
     Rule,
+    SizeWindower,
     ToolCall,
     WireError,
     history,
@@ -25,7 +27,10 @@ from shieldguard.testing import InstantScriptedJudge
 from shieldguard_adapters.wire import Termination
 from shieldguard_adapters.wire.anthropic_messages import MessageBody, MessageStream
 from shieldguard_adapters.wire.anthropic_parts import read_request
+from shieldguard_adapters.wire.template import FrameTemplate
 from tests.wire.messages import (
+    TEXT,
+    THINKING,
     bodies_in,
     body,
     delta,
@@ -45,6 +50,7 @@ BLOCKS = st.lists(
     st.tuples(st.sampled_from([thinking, text, tool]), st.lists(WORDS, max_size=4)), max_size=6
 ).map(lambda blocks: [make(index, *pieces) for index, (make, pieces) in enumerate(blocks)])
 CUTS = st.lists(st.integers(0, 5000), max_size=12)
+CALL = {"type": "tool_use", "id": "t", "name": "send", "input": {"to": "you"}}
 RESULT = {
     "type": "web_search_tool_result",
     "tool_use_id": "s",
@@ -60,6 +66,14 @@ def test_harmless_bytes_leave_as_they_came(blocks: list[list[bytes]], cuts: list
     assert read(MessageStream(), pieces) == read(MessageStream(), [data])
 
 
+@pytest.mark.parametrize(
+    "end", [message()[-2:], message()[-1:], [event("error", error={"type": "overloaded_error"})], []]
+)
+def test_a_thought_that_is_never_closed_leaves_before_the_end(end: list[bytes]) -> None:
+    frames = [*message(thinking(0, "Fine. ", "And well."))[:-4], *end]
+    assert unjudged(MessageStream(), frames) == b"".join(frames)
+
+
 @given(BLOCKS, CUTS, st.sampled_from([Rule(), REDACT]))
 def test_how_the_bytes_were_cut_changes_nothing(
     blocks: list[list[bytes]], cuts: list[int], rule: Rule
@@ -72,6 +86,27 @@ def test_how_the_bytes_were_cut_changes_nothing(
     whole, other = guarded([data], guard(marks, reasoning=rule, answer=rule, tool_call=rule), MessageStream())
     assert said(out) == said(whole)
     assert report.ended == other.ended
+
+
+@given(BLOCKS, CUTS, st.sampled_from([Rule(), REDACT]))
+def test_a_stream_says_the_same_with_and_without_templates(
+    blocks: list[list[bytes]], cuts: list[int], rule: Rule
+) -> None:
+    by = guard({"aba": 1.0}, windower=SizeWindower(size=30), reasoning=rule, answer=rule, tool_call=rule)
+    pieces = cut_at(b"".join(message(*blocks)), cuts)
+    read_so = read(MessageStream(), pieces)
+    out, _ = guarded(pieces, by, MessageStream())
+    with patch.object(FrameTemplate, "text_of", return_value=None):
+        assert read_so == read(MessageStream(), pieces)
+        assert out == guarded(pieces, by, MessageStream())[0]
+
+
+def test_a_delta_alike_of_a_block_that_has_ended_is_refused() -> None:
+    codec = MessageStream()
+    for data in (*thinking(0, "a", "b", "c"), start(1, TEXT)):
+        codec.decode(data)
+    with pytest.raises(WireError, match="which is not open"):
+        codec.decode(delta(0, "thinking_delta", thinking="d"))
 
 
 def said(out: bytes) -> list[tuple[int, str, str]]:
@@ -133,6 +168,36 @@ ORIGINS: dict[str, tuple[list[bytes], list[Any]]] = {
     ),
     "a tool call": (tool(0, "{}"), [ToolCall("send "), ToolCall("{}"), Passthrough(choice=0)]),
     "a tool's result": ([start(0, RESULT), stop(0)], [ToolCall("Bread"), Passthrough(choice=0)]),
+    "a call's other texts": (
+        [start(0, {**CALL, "input": {}, "caller": {"type": "direct"}, "draft": "x"})],
+        [ToolCall("send  x")],
+    ),
+    "a summary of the chat": (
+        [
+            start(0, {"type": "compaction", "content": None}),
+            delta(0, "compaction_delta", content="We spoke.", encrypted_content="AA"),
+        ],
+        [ToolCall(""), ToolCall("We spoke.")],
+    ),
+    "a server's tools": (
+        [start(0, {"type": "mcp_tool_listing", "mcp_server_name": "a", "tools": [{"name": "b"}]})],
+        [ToolCall("a\nb")],
+    ),
+    "another model": (
+        [
+            start(
+                0,
+                {
+                    "type": "fallback",
+                    "from": {"model": "m"},
+                    "to": {"model": "n"},
+                    "trigger": {"type": "refusal", "category": None},
+                },
+            )
+        ],
+        [Passthrough(choice=0)],
+    ),
+    "a file": ([start(0, {"type": "container_upload", "file_id": "f"})], [Passthrough(choice=0)]),
     "a citation": (
         [start(0, {"type": "text", "text": ""}), delta(0, "citations_delta", citation={"cited_text": "q"})],
         [Passthrough(choice=0), Passthrough(choice=0)],
@@ -155,7 +220,24 @@ def test_a_frame_gives_its_event(frames: list[bytes], events: list[Any]) -> None
         [b'event: ping\ndata: {"type":"message_stop"}\n\n'],
         [b"event: ping\ndata: {\n\n"],
         [event("message_start", message={"content": [{"type": "text", "text": "HARM"}]})],
-        [start(0, {"type": "compaction"})],
+        [start(0, {"type": "idea", "text": "HARM"})],
+        [start(0, {"type": ["text"], "text": "HARM"})],
+        [start(0, {"type": "text", "text": "", "draft": "HARM"})],
+        [start(0, {"type": "thinking", "thinking": "", "draft": ["HARM"]})],
+        [start(0, {"type": "redacted_thinking", "data": "AA", "draft": {"a": "HARM"}})],
+        [start(0, {"type": "container_upload", "file_id": "f", "draft": "HARM"})],
+        [start(0, {"type": "fallback", "from": {"model": "m"}, "to": {"model": "n", "draft": "HARM"}})],
+        [start(0, {"type": "fallback", "from": "HARM"})],
+        [start(0, {"type": "text", "text": ""}), delta(0, "text_delta", text="", draft="HARM")],
+        [start(0, {"type": "text", "text": ""}), delta(0, "compaction_delta", content="HARM")],
+        [start(0, THINKING), delta(0, "thinking_delta", thinking="", draft="HARM")],
+        [start(0, THINKING), delta(0, "signature_delta", signature="AA", draft="HARM")],
+        [event("ping", delta={"text": "HARM"})],
+        [event("message_stop", text="HARM")],
+        [event("message_start", message={"content": [], "draft": "HARM"})],
+        [event("message_delta", delta={"stop_reason": "end_turn", "draft": "HARM"})],
+        [b'event: ping\ndata: {"type":"ping","a":' + b"[" * 101 + b"]" * 101 + b"}\n\n"],
+        [b'event: ping\ndata: {"type":"ping","a":' + b"[" * 100_000 + b"\n\n"],
         [delta(0, "text_delta", text="HARM")],
         [start(0, {"type": "text", "text": ""}), delta(0, "thought_delta", thought="HARM")],
         [start(0, {"type": "text", "text": ""}), delta(0, "thinking_delta", thinking="HARM")],
@@ -228,7 +310,6 @@ def test_output_to_be_parsed_stays_open_and_gets_no_notice() -> None:
 # -- in one piece ------------------------------------------------------------------------------------
 
 SIGNED = {"type": "thinking", "thinking": "All fine. A HARM.", "signature": "c2ln"}
-CALL = {"type": "tool_use", "id": "t", "name": "send", "input": {"to": "you"}}
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
@@ -247,7 +328,15 @@ def test_a_whole_message_loses_its_thought_and_its_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [body(SIGNED), b"not json", b'{"content":"HARM"}', body({"type": "idea", "text": "HARM"})]
+    "data",
+    [
+        body(SIGNED),
+        b"not json",
+        b'{"content":"HARM"}',
+        b'{"content":[],"draft":"HARM"}',
+        body({"type": "idea", "text": "HARM"}),
+        body({"type": "compaction", "content": "HARM"}),
+    ],
 )
 def test_a_whole_message_ends_as_a_refusal(data: bytes) -> None:
     out, report = guarded([data], codec=MessageBody())
@@ -280,6 +369,10 @@ def test_the_query_is_what_a_user_wrote_last() -> None:
     assert read_request(request()).query == "Why salt?"
     assert read_request(request(), history()).query == (
         "system: Be kind.\nuser: Why salt?\nassistant: [tool_use]\ntool: [tool_result]"
+    )
+    step = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}, CALL]}
+    assert read_request(request(messages=[step]), history()).query.endswith(
+        "\nreasoning: Hm.\nassistant: [tool_use]"
     )
 
 

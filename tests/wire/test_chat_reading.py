@@ -82,7 +82,15 @@ DELTAS: dict[str, tuple[dict[str, Any], list[SourceEvent]]] = {
         [ToolCall("f x")],
     ),
     "a legacy function call": ({"function_call": {"name": "f", "arguments": "{"}}, [ToolCall("f {")]),
-    "a function call without any": ({"function_call": "auto"}, [ToolCall("")]),
+    "a function call that is a word": ({"function_call": "auto"}, [ToolCall("auto")]),
+    "a call whose arguments are no string, and its other texts": (
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": {"a": 1}}, "draft": ["x"]}]},
+        [ToolCall('f {"a": 1} x')],
+    ),
+    "another text beside that of a content": (
+        {"content": [{"type": "text", "text": "y", "draft": "x"}]},
+        [Reasoning("x"), Answer("y")],
+    ),
     "reasoning before the answer, whatever their order": (
         {"content": "y", "reasoning": "x"},
         [Reasoning("x"), Answer("y")],
@@ -107,12 +115,23 @@ def test_a_delta_gives_its_texts(delta: dict[str, Any], events: list[SourceEvent
         b"data: [DONE]\n\n",
         b"data:\n\n",
         b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n',
-        b'data: {"error":{"message":"overloaded"}}\n\n',
-        b'event: error\ndata: {"error":{"message":"overloaded"}}\n\n',
     ],
 )
 def test_a_frame_without_choices_passes_through(raw: bytes) -> None:
     assert events_of(raw) == [Passthrough()]
+    assert guarded([raw])[0] == raw
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'data: {"error":{"message":"overloaded"}}\n\n',
+        b'event: error\ndata: {"error":{"message":"overloaded"}}\n\n',
+        b'data: {"error":"overloaded"}\n\n',
+    ],
+)
+def test_an_error_is_judged_as_an_answer(raw: bytes) -> None:
+    assert events_of(raw) == [Answer("overloaded", block=-2)]
     assert guarded([raw])[0] == raw
 
 

@@ -38,6 +38,12 @@ def test_the_query_can_be_the_whole_chat() -> None:
     assert query.endswith("tool: a picture")
 
 
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_what_was_thought_is_part_of_the_chat(field: str) -> None:
+    step = {"role": "assistant", "content": None, field: "Hm."}
+    assert read_request(body(messages=[step]), history()).query == "reasoning: Hm.\nassistant: "
+
+
 @pytest.mark.parametrize("request_", [{"messages": []}, {"messages": None}, {"messages": [{"role": "user"}]}])
 def test_without_a_user_turn_there_is_no_query(request_: dict[str, Any]) -> None:
     assert read_request(body(**request_)).query == ""

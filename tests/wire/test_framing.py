@@ -1,4 +1,4 @@
-"""Frames of server-sent events: cut anywhere, they say the same and keep their bytes."""
+"""Frames of server-sent events, and lines: cut anywhere, they say the same and keep their bytes."""
 
 import re
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shieldguard import WireError
-from shieldguard_adapters.wire.framing import SseFramer, parse_sse
+from shieldguard_adapters.wire.framing import LineFramer, SseFramer, parse_sse
 from tests.wire.rig import cut_at
 
 LINE_ENDS = ["\n", "\r\n", "\r"]
@@ -90,6 +90,22 @@ def test_bytes_that_are_not_utf_8_raise() -> None:
         parse_sse(b"data: \xff\n\n")
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"message": "HARM"}',
+        b'data: 1\n [{"message": "HARM"}]\n\n',
+        b'"HARM"\n\n',
+        '{"message": "HARM"}'.encode("utf-16-be"),
+        ": x\u2028data: HARM\n\n".encode(),
+        "event: x\x85data: HARM\n\n".encode(),
+    ],
+)
+def test_what_some_client_reads_and_the_standard_does_not_raises(frame: bytes) -> None:
+    with pytest.raises(WireError, match="not passed on"):
+        parse_sse(frame)
+
+
 @pytest.mark.parametrize("pieces", [[b"data: " + b"x" * 30], [b"data: x", b"x" * 30], [b"y" * 30 + b"\n\n"]])
 def test_a_frame_over_the_limit_raises_even_if_it_never_ends(pieces: list[bytes]) -> None:
     framer = SseFramer(max_frame=16)
@@ -101,9 +117,36 @@ def test_many_small_frames_in_one_chunk_are_not_too_large() -> None:
     assert len(SseFramer(max_frame=16).feed(b"data: x\n\n" * 100)) == 100
 
 
-@given(streams.map(lambda stream: stream + b"\n\n"))
+lines = st.lists(
+    st.tuples(
+        st.sampled_from(['{"a":1}', '{"é":"😀"}', '"\u2028\x85"', " ", ""]), st.sampled_from(LINE_ENDS)
+    ),
+    max_size=12,
+).map(lambda parts: "".join(text + end for text, end in parts).encode())
+
+
+@given(lines, st.binary(max_size=4), st.lists(st.integers(0, 200), max_size=6))
 @settings(deadline=None)
-def test_openais_own_decoder_reads_nothing_that_ours_does_not(stream: bytes) -> None:
-    decoder = pytest.importorskip("openai._streaming").SSEDecoder()
-    theirs = [event.data for event in decoder.iter_bytes(iter([stream])) if event.data]
-    assert theirs == [data for data in data_of(frames_of([stream])) if data]
+def test_any_chunking_gives_the_same_lines_and_keeps_every_byte(
+    stream: bytes, rest: bytes, cuts: list[int]
+) -> None:
+    stream += rest
+    framer = LineFramer()
+    found = [line for piece in cut_at(stream, cuts) for line in framer.feed(piece)] + framer.flush()
+    assert found == re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", stream)
+
+
+def test_a_line_that_ends_by_cr_may_have_its_lf_in_the_next_chunk() -> None:
+    framer = LineFramer()
+    assert framer.feed(b"{}\r") == []
+    assert framer.feed(b"\n{}\r") == [b"{}\r\n"]
+    assert framer.feed(b"{}") == [b"{}\r"]
+    assert framer.flush() == [b"{}"]
+    assert framer.flush() == []
+
+
+@pytest.mark.parametrize("pieces", [[b"x" * 11], [b"x" * 6] * 2, [b"x" * 10 + b"\n"]])
+def test_a_line_that_does_not_end_is_refused(pieces: list[bytes]) -> None:
+    framer = LineFramer(max_frame=10)
+    with pytest.raises(WireError, match="max_frame=10"):
+        [framer.feed(piece) for piece in pieces]

@@ -4,7 +4,6 @@ A thought is signed as a whole, and a client that gives it back changed is refus
 be shown, its block is left out with its signature, and the blocks behind it are numbered anew.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +18,18 @@ from shieldguard import (
     SourceEvent,
     WireError,
 )
-from shieldguard_adapters.wire.anthropic_parts import TEXT_BLOCKS, BlockReader, Frame, block_event
+from shieldguard_adapters.wire.anthropic_parts import (
+    TEXT_BLOCKS,
+    BlockReader,
+    Frame,
+    block_event,
+    no_other_text,
+)
 from shieldguard_adapters.wire.codec import Termination
-from shieldguard_adapters.wire.framing import SseFramer, WholeBody
-from shieldguard_adapters.wire.jsons import parse_json, sse
+from shieldguard_adapters.wire.errors import saying
+from shieldguard_adapters.wire.framing import SseFramer
+from shieldguard_adapters.wire.jsons import comment, parse_json, sse
+from shieldguard_adapters.wire.whole import WholeCodec
 
 
 class MessageStream:
@@ -61,6 +68,12 @@ class MessageStream:
     def close(self) -> bytes:
         return self._writer.kept()
 
+    def aside(self, lines: Sequence[str]) -> bytes:
+        return comment(lines)
+
+    def keep_alive(self) -> bytes:
+        return sse({"type": "ping"}, "ping") if self._writer.begun else b": \n\n"
+
     def _ending(self, aborted: Aborted) -> bytes:
         if self._termination is Termination.ERROR:
             self._writer.forget()
@@ -73,7 +86,7 @@ class _Writer:
 
     def __init__(self, whole_thoughts: bool) -> None:
         self._whole_thoughts = whole_thoughts
-        self._begun = self._ended = self._stopped = False
+        self.begun = self._ended = self._stopped = False
         self._usage: dict[str, Any] = {"output_tokens": 0}
         self._count = 0  # blocks sent
         self._index: dict[int, int] = {}  # of a block, where the client has it
@@ -86,7 +99,9 @@ class _Writer:
         frame = getattr(event, "origin", None)
         assert isinstance(frame, Frame)
         if frame.block is None:
-            return self._message(event, frame)
+            # What ends the message ends the block that is open, too.
+            kept = self.kept() if frame.type in ("message_delta", "message_stop", "error") else b""
+            return kept + self._message(event, frame)
         if isinstance(event, Redacted) and event.channel is not Channel.ANSWER:
             return self._leave_out(event, frame.block)
         return self._block(event, frame, frame.block)
@@ -102,7 +117,7 @@ class _Writer:
     def refuse(self, notice: str, *, strict_output: bool) -> bytes:
         """End the message, in whatever state it is."""
         out = []
-        if not self._begun:
+        if not self.begun:
             out.append(sse({"type": "message_start", "message": _EMPTY}, "message_start"))
         if not self._ended:
             # A helper parses a text when its block is closed, so one that is to be parsed stays open.
@@ -111,20 +126,26 @@ class _Writer:
                 out.append(self._close())
             if not strict_output:
                 out.append(self._notice(notice))
+            elif not self._count:
+                # The SDK's fallback asks another model where a refusal comes before any block.
+                out.append(_block_start(0))
             delta = {"stop_reason": "refusal", "stop_sequence": None, "stop_details": _details(notice)}
             out.append(sse({"type": "message_delta", "delta": delta, "usage": self._usage}, "message_delta"))
         if not self._stopped:
             out.append(sse({"type": "message_stop"}, "message_stop"))
-        self._begun = self._ended = self._stopped = True
+        self.begun = self._ended = self._stopped = True
         return b"".join(out)
 
     def _message(self, event: ReleasedEvent, frame: Frame) -> bytes:
         if frame.type == "message_start":
-            self._begun = True
+            self.begun = True
             usage = frame.body["message"].get("usage")
             if isinstance(usage, dict):
                 self._usage = {"output_tokens": usage.get("output_tokens") or 0}
         self._stopped = self._stopped or frame.type == "message_stop"
+        if frame.type == "error" and isinstance(event, Answer | Redacted) and event is not frame.event:
+            said = {"type": "error", "error": saying(frame.body["error"], _text(event))}
+            return sse(said, "error")
         if isinstance(event, End):
             self._ended = True
             if event.reason == "tool_use" and self._refused and not self._called:
@@ -138,8 +159,10 @@ class _Writer:
             return b""  # the rest of what was left out
         if begins:
             self._begin(frame, index)
-        data = frame.raw
-        if event is not frame.event or self._index[index] != index:
+        if event is frame.event and self._index[index] == index:
+            data = frame.raw
+            frame.event = None  # which knows the frame: spare the garbage collector the circle
+        else:
             data = self._rewritten(event, frame, self._index[index], begins)
         if frame.type == "content_block_stop":
             self._open = None
@@ -200,61 +223,36 @@ class _Writer:
         index = self._count
         self._count += 1
         parts: list[dict[str, Any]] = [
-            {"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}},
             {"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": notice}},
             {"type": "content_block_stop", "index": index},
         ]
-        return b"".join(sse(part, part["type"]) for part in parts)
+        return _block_start(index) + b"".join(sse(part, part["type"]) for part in parts)
 
 
-class MessageBody:
-    """The codec of a message in one piece. It is written when all of it has been released."""
+class MessageBody(WholeCodec):
+    """The codec of a message in one piece. The options are those of `MessageStream`."""
 
-    def __init__(
-        self,
-        *,
-        termination: Termination | str = Termination.REFUSAL,
-        strict_output: bool = False,
-        max_body: int = 1 << 26,
-    ) -> None:
-        self._termination = Termination(termination)
+    def __init__(self, *, strict_output: bool = False, **options: Any) -> None:
+        super().__init__(**options)
         self._strict_output = strict_output
-        self._whole = WholeBody(max_body)
         self._body: dict[str, Any] = {}
-        self._events: list[SourceEvent] = []
-        self._released: list[ReleasedEvent] = []
 
-    def decode(self, data: bytes) -> list[SourceEvent]:
-        self._whole.feed(data)
-        return []
-
-    def flush(self) -> list[SourceEvent]:
-        self._body = parse_json(self._whole.data)
-        content = self._body.get("content")
+    def _read(self, data: bytes) -> list[SourceEvent]:
+        body = parse_json(data)
+        content = body.get("content")
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
             raise WireError(f"'content' should be a list of blocks, not {content!r:.80}")
-        self._events = [block_event(block, index, index) for index, block in enumerate(content)]
-        self._events.append(End(str(self._body.get("stop_reason"))))
-        return self._events
+        no_other_text(body)
+        events: list[SourceEvent] = [block_event(block, index, index) for index, block in enumerate(content)]
+        self._body = body
+        return [*events, End(str(body.get("stop_reason")))]
 
-    def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
-        self._released += events
-        return b""
-
-    def close(self) -> bytes:
-        released = self._released
-        if released and isinstance(released[-1], Aborted):
-            return json.dumps(self._ending(released[-1])).encode()
-        if len(released) == len(self._events) and all(map(lambda a, b: a is b, released, self._events)):
-            return self._whole.data
-        return json.dumps(self._rewritten()).encode()
-
-    def _rewritten(self) -> dict[str, Any]:
+    def _rewritten(self, released: Sequence[ReleasedEvent]) -> dict[str, Any]:
         blocks: dict[int, dict[str, Any]] = {}
         texts: dict[int, str] = {}
         left_out: set[int] = set()
         notices: dict[str, int] = {}  # each once, where it comes first
-        for event in self._released:
+        for event in released:
             index = getattr(event, "origin", None)
             if not isinstance(index, int) or index in left_out:
                 continue
@@ -294,6 +292,12 @@ _EMPTY: dict[str, Any] = {
     "stop_sequence": None,
     "usage": {"input_tokens": 0, "output_tokens": 0},
 }
+
+
+def _block_start(index: int) -> bytes:
+    block = {"type": "text", "text": ""}
+    start = {"type": "content_block_start", "index": index, "content_block": block}
+    return sse(start, "content_block_start")
 
 
 def _text(event: Reasoning | Answer | Redacted) -> str:

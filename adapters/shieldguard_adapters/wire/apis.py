@@ -1,65 +1,189 @@
-"""Which codec reads what: the paths of each API, and what is asked there."""
+"""The APIs that are known, and which codec reads what."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from shieldguard import QueryFrom, Thinking, WireError
-from shieldguard_adapters.wire import anthropic_messages, anthropic_parts, openai_chat
-from shieldguard_adapters.wire.codec import Codec, Request, Termination
+from shieldguard import Message, QueryFrom
+from shieldguard_adapters.wire import (
+    anthropic_messages,
+    anthropic_parts,
+    bedrock_converse,
+    bedrock_parts,
+    cohere_chat,
+    gemini,
+    ollama,
+    openai_chat,
+    openai_responses,
+    openai_responses_request,
+    plain_text,
+)
+from shieldguard_adapters.wire.codec import Codec, Request
+from shieldguard_adapters.wire.endpoints import EVENT_STREAM, JSON, NDJSON, SSE, Api, Endpoint, Options
+
+CHAT = Endpoint(
+    path="/chat/completions$",
+    noun="a chat completion",
+    read_request=openai_chat.read_request,
+    codecs={
+        SSE: lambda _, options: openai_chat.ChatStream(
+            thinking=options.thinking, termination=options.termination
+        ),
+        JSON: lambda _, options: openai_chat.ChatBody(
+            thinking=options.thinking, termination=options.termination
+        ),
+    },
+    error=lambda options: openai_chat.ChatError(termination=options.termination),
+)
+
+# Of Mistral's, whose responses are chat completions.
+AGENT = replace(CHAT, path="/agents/completions$", noun="an agent's completion")
+FILL_IN = replace(CHAT, path="/fim/completions$", noun="a completion that fills in the middle")
+
+MESSAGES = Endpoint(
+    path="/messages$",
+    noun="a message",
+    read_request=anthropic_parts.read_request,
+    codecs={
+        SSE: lambda request, options: anthropic_messages.MessageStream(
+            termination=options.termination,
+            whole_thoughts=options.redacts and request.redactable,
+            strict_output=not request.redactable,
+        ),
+        JSON: lambda request, options: anthropic_messages.MessageBody(
+            termination=options.termination, strict_output=not request.redactable
+        ),
+    },
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a codec is told beside the request. `redacts`: whether the policy ever redacts."""
-
-    thinking: Thinking = Thinking.AUTO
-    termination: Termination = Termination.REFUSAL
-    redacts: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Api:
-    """One provider's API. Paths are told by their last parts (`guarded`) or by any (`harmless`); what is in
-    neither list is not to be sent."""
-
-    sdk: str  # the package of its official client
-    sdk_error: str  # what that package calls the root of its errors
-    guarded: tuple[str, ...]
-    harmless: tuple[str, ...]
-    noun: str
-    read_request: Callable[[bytes, QueryFrom], Request]
-    stream: Callable[[Request, Options], Codec]
-    body: Callable[[Request, Options], Codec]
-
-    def is_guarded(self, method: str, path: str) -> bool:
-        return method == "POST" and path.rstrip("/").endswith(self.guarded)
-
-    def is_harmless(self, path: str) -> bool:
-        return any(f"{part}/" in f"{path}/" for part in self.harmless)
-
-    def codec(self, content_type: str, request: Request, options: Options) -> Codec:
-        kind = content_type.partition(";")[0].strip().lower()
-        if kind == "text/event-stream":
-            return self.stream(request, options)
-        if kind == "application/json":
-            return self.body(request, options)
-        raise WireError(f"{self.noun} of content type {kind!r} cannot be guarded; its body was not read")
-
-
-def _message_stream(request: Request, options: Options) -> Codec:
-    return anthropic_messages.MessageStream(
-        termination=options.termination,
-        whole_thoughts=options.redacts and request.redactable,
-        strict_output=not request.redactable,
+def _ollama(
+    path: str,
+    noun: str,
+    shape: ollama.Shape,
+    read_request: Callable[[bytes, QueryFrom], Request],
+) -> Endpoint:
+    return Endpoint(
+        path=path,
+        noun=noun,
+        read_request=read_request,
+        codecs={
+            NDJSON: lambda _, options: ollama.OllamaStream(
+                shape, thinking=options.thinking, termination=options.termination
+            ),
+            JSON: lambda _, options: ollama.OllamaBody(
+                shape, thinking=options.thinking, termination=options.termination
+            ),
+        },
     )
 
 
+OLLAMA_CHAT = _ollama("/api/chat$", "a chat", ollama.CHAT, ollama.read_chat_request)
+OLLAMA_GENERATE = _ollama(
+    "/api/generate$", "a text generated of a prompt", ollama.GENERATE, ollama.read_generate_request
+)
+
+_RESPONSE: Mapping[str, Callable[[Request, Options], Codec]] = {
+    SSE: lambda request, options: openai_responses.ResponseStream(
+        termination=options.termination,
+        whole_thoughts=options.redacts and request.redactable,
+        strict_output=not request.redactable,
+    ),
+    JSON: lambda request, options: openai_responses.ResponseBody(
+        termination=options.termination, strict_output=not request.redactable
+    ),
+}
+
+# A response is made, and can be had again, cancelled or deleted. The items that went into it are refused, as
+# they hold earlier responses, which nobody may have judged; so is a compaction, which is encrypted.
+RESPONSES = (
+    Endpoint(
+        path="/responses$",
+        noun="a response",
+        read_request=openai_responses_request.read_request,
+        codecs=_RESPONSE,
+    ),
+    *(
+        Endpoint(
+            path=path,
+            noun=noun,
+            read_request=openai_responses_request.read_stored_request,
+            codecs=_RESPONSE,
+            method=method,
+            without=("starting_after",),
+        )
+        for method, path, noun in (
+            ("GET", r"/responses/[^/]+$", "a stored response"),
+            ("POST", r"/responses/[^/]+/cancel$", "a cancelled response"),
+            ("DELETE", r"/responses/[^/]+$", "a deleted response"),
+        )
+    ),
+)
+
+CONTENT = Endpoint(
+    path=":generateContent$",
+    noun="generated content",
+    read_request=gemini.read_request,
+    codecs={
+        JSON: lambda request, options: gemini.ContentBody(
+            termination=options.termination, strict_output=not request.redactable
+        ),
+    },
+)
+
+# Not asked for as server-sent events (`alt=sse`), it comes as one JSON array, which nothing here reads.
+CONTENT_STREAM = Endpoint(
+    path=":streamGenerateContent$",
+    noun="a stream of generated content",
+    read_request=gemini.read_request,
+    codecs={
+        SSE: lambda request, options: gemini.ContentStream(
+            termination=options.termination, strict_output=not request.redactable
+        ),
+    },
+)
+
+COHERE_CHAT = Endpoint(
+    path="/v2/chat$",
+    noun="a chat (version 2)",
+    read_request=openai_chat.read_request,
+    codecs={
+        SSE: lambda request, options: cohere_chat.MessageStream(
+            termination=options.termination, strict_output=not request.redactable
+        ),
+        JSON: lambda request, options: cohere_chat.MessageBody(
+            termination=options.termination, strict_output=not request.redactable
+        ),
+    },
+)
+
+CONVERSE = Endpoint(
+    path="/model/.+/converse$",
+    noun="a response of Converse",
+    read_request=bedrock_parts.read_request,
+    codecs={
+        JSON: lambda request, options: bedrock_converse.ConverseBody(
+            termination=options.termination, strict_output=not request.redactable
+        )
+    },
+)
+
+CONVERSE_STREAM = Endpoint(
+    path="/model/.+/converse-stream$",
+    noun="a response of ConverseStream",
+    read_request=bedrock_parts.read_request,
+    codecs={
+        EVENT_STREAM: lambda request, options: bedrock_converse.ConverseStream(
+            termination=options.termination,
+            whole_thoughts=options.redacts and request.redactable,
+            strict_output=not request.redactable,
+        )
+    },
+)
+
 OPENAI = Api(
-    sdk="openai",
-    sdk_error="OpenAIError",
-    guarded=("/chat/completions",),
+    endpoints=(CHAT, *RESPONSES),
     harmless=(
-        "/models",
+        "/responses/input_tokens",
         "/embeddings",
         "/moderations",
         "/files",
@@ -67,23 +191,108 @@ OPENAI = Api(
         "/fine_tuning",
         "/vector_stores",
     ),
-    noun="a chat completion",
-    read_request=openai_chat.read_request,
-    stream=lambda _, options: openai_chat.ChatStream(
-        thinking=options.thinking, termination=options.termination
-    ),
-    body=lambda _, options: openai_chat.ChatBody(thinking=options.thinking, termination=options.termination),
+    readable=("/models",),
 )
 
-ANTHROPIC = Api(
-    sdk="anthropic",
-    sdk_error="AnthropicError",
-    guarded=("/messages",),
-    harmless=("/models", "/messages/count_tokens", "/files"),
-    noun="a message",
-    read_request=anthropic_parts.read_request,
-    stream=_message_stream,
-    body=lambda request, options: anthropic_messages.MessageBody(
-        termination=options.termination, strict_output=not request.redactable
+ANTHROPIC = Api(endpoints=(MESSAGES,), harmless=("/messages/count_tokens", "/files"), readable=("/models",))
+
+OLLAMA = Api(
+    endpoints=(OLLAMA_CHAT, OLLAMA_GENERATE),
+    harmless=(
+        "/api/tags",
+        "/api/show",
+        "/api/ps",
+        "/api/version",
+        "/api/embed",
+        "/api/embeddings",
+        "/api/pull",
+        "/api/push",
+        "/api/create",
+        "/api/copy",
+        "/api/delete",
+        "/api/blobs",
+        "/api/web_search",  # what it finds is no text of a model's
+        "/api/web_fetch",
     ),
 )
+
+GROQ = Api(endpoints=(CHAT,), harmless=("/embeddings", "/files"), readable=("/models",))
+
+MISTRAL = Api(
+    endpoints=(CHAT, AGENT, FILL_IN),
+    harmless=("/embeddings", "/moderations", "/classifications", "/files", "/fine_tuning"),
+    readable=("/models",),
+)
+
+# A model's own path is where it is asked for all but chat, so a vector is harmless and a text is not.
+HUGGINGFACE = Api(
+    endpoints=(CHAT,), harmless=("/pipeline/feature-extraction", "/pipeline/sentence-similarity")
+)
+
+GEMINI = Api(
+    endpoints=(CONTENT, CONTENT_STREAM),
+    readable=("/models",),
+    harmless=(
+        ":countTokens",
+        ":computeTokens",
+        ":embedContent",
+        ":batchEmbedContents",
+        "/files",
+        "/files:register",
+        "/fileSearchStores",
+        ":uploadToFileSearchStore",
+        ":importFile",
+        "/cachedContents",
+    ),
+)
+
+COHERE = Api(
+    endpoints=(COHERE_CHAT,),
+    harmless=(
+        "/embed",
+        "/embed-jobs",
+        "/rerank",
+        "/classify",
+        "/tokenize",
+        "/detokenize",
+        "/datasets",
+        "/connectors",
+        "/finetuning",
+        "/check-api-key",
+    ),
+    readable=("/models",),
+)
+
+BEDROCK = Api(
+    endpoints=(CONVERSE, CONVERSE_STREAM),
+    harmless=("/count-tokens", "/guardrail", "/guardrail-checks"),
+    readable=("/async-invoke",),
+)
+
+_ALL = (OPENAI, ANTHROPIC, GEMINI, OLLAMA, COHERE, BEDROCK, GROQ, MISTRAL, HUGGINGFACE)
+
+# Of a client that may speak to anybody.
+ANY = Api(
+    endpoints=tuple(dict.fromkeys(endpoint for api in _ALL for endpoint in api.endpoints)),
+    harmless=tuple(dict.fromkeys(part for api in _ALL for part in api.harmless)),
+    readable=tuple(dict.fromkeys(part for api in _ALL for part in api.readable)),
+)
+
+TEXT = Endpoint(
+    path="$",
+    noun="a text",
+    read_request=lambda body, query_from: Request(query=query_from([Message("user", body.decode())])),
+    codecs={"text/plain": lambda _, options: plain_text.TextStream(thinking=options.thinking)},
+)
+
+# By name, for those who answer in one of them.
+FORMATS = {
+    "openai_chat": CHAT,
+    "openai_responses": RESPONSES[0],
+    "anthropic_messages": MESSAGES,
+    "ollama_chat": OLLAMA_CHAT,
+    "ollama_generate": OLLAMA_GENERATE,
+    "cohere_chat": COHERE_CHAT,
+    "gemini": CONTENT_STREAM,
+    "text": TEXT,
+}

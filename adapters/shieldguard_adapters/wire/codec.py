@@ -40,6 +40,16 @@ class Codec(Protocol):
         events are there, unchanged, leaves byte for byte."""
         ...
 
+    def keep_alive(self) -> bytes:
+        """What can be written between two encoded batches, at any time before the end, to show that the
+        response goes on: its official client makes nothing of it."""
+        ...
+
     def close(self) -> bytes:
         """What is still to be written once the last event was encoded."""
+        ...
+
+    def aside(self, lines: Sequence[str]) -> bytes:
+        """These lines, to be written behind all else: not a part of the response, but beside it. Nothing
+        where the format has no place for them that its official client leaves out."""
         ...

@@ -1,4 +1,4 @@
-"""Server-sent events as frames that keep their bytes, and bodies in one piece."""
+"""Server-sent events, and lines, as frames that keep their bytes."""
 
 import re
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ MAX_FRAME = 1 << 20
 # Two line ends in a row. Each alternative is atomic, so that a CRLF is never read as two. A CR that ends a
 # frame may have its LF in the next chunk; it then begins the next frame, as an empty line that says nothing.
 _FRAME_END = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
+# A CR ends a line once it is known that no LF comes behind it.
+_LINE_END = re.compile(rb"\r\n|\n|\r(?=[^\n])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,37 @@ class SseFramer:
             )
 
 
+class LineFramer:
+    """Cuts a byte stream into lines, each with its end, whatever the line ends and wherever the chunks were
+    cut: newline-delimited JSON. Raises `WireError` for a line over `max_frame` bytes."""
+
+    def __init__(self, *, max_frame: int = MAX_FRAME) -> None:
+        self._max_frame = max_frame
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        searched = max(0, len(self._buffer) - 1)
+        self._buffer += data
+        lines = []
+        begin = 0
+        for found in _LINE_END.finditer(self._buffer, searched):
+            lines.append(bytes(self._buffer[begin : found.end()]))
+            begin = found.end()
+        del self._buffer[:begin]
+        for size in (*map(len, lines), len(self._buffer)):
+            if size > self._max_frame:
+                raise WireError(
+                    f"a line is over max_frame={self._max_frame!r} bytes; raise the limit to let it through"
+                )
+        return lines
+
+    def flush(self) -> list[bytes]:
+        """What came behind the last line end."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return [rest] if rest else []
+
+
 def _frame_ends(buffer: bytes, start: int) -> Iterator[int]:
     if b"\r" in buffer:
         yield from (found.end() for found in _FRAME_END.finditer(buffer, start))
@@ -67,7 +100,8 @@ def _frame_ends(buffer: bytes, start: int) -> Iterator[int]:
 
 
 def parse_sse(raw: bytes) -> SseFrame:
-    """Read one frame. Raises `WireError` where it is not in UTF-8."""
+    """Read one frame. Raises `WireError` where it is not in UTF-8, and where a client might find more in it:
+    one that asked for no stream reads a body as JSON, whatever it is called."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -79,22 +113,10 @@ def parse_sse(raw: bytes) -> SseFrame:
         value = value.removeprefix(" ")
         if name == "data":
             lines.append(value)
+        elif line.lstrip("\0 \t").startswith(("{", "[", '"')):
+            raise WireError(f"JSON that is no server-sent event was not passed on: {line!r:.80}")
+        elif len(line.splitlines()) > 1:
+            raise WireError(f"what some clients take for several lines was not passed on: {line!r:.80}")
         elif name == "event":
             event = value
     return SseFrame(event, "\n".join(lines) if lines else None)
-
-
-class WholeBody:
-    """A body that comes in one piece, as far as `max_bytes` go."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.data = b""
-        self._max_bytes = max_bytes
-
-    def feed(self, data: bytes) -> None:
-        """Raises `WireError` past the limit."""
-        self.data += data
-        if len(self.data) > self._max_bytes:
-            raise WireError(
-                f"the body is over max_body={self._max_bytes!r} bytes; raise the limit to let it through"
-            )

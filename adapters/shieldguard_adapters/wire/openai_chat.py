@@ -8,8 +8,10 @@ from typing import Any
 from shieldguard import (
     Aborted,
     Answer,
+    Channel,
     End,
     Message,
+    Passthrough,
     QueryFrom,
     Reasoning,
     Redacted,
@@ -21,9 +23,10 @@ from shieldguard import (
     last_user_turn,
 )
 from shieldguard_adapters.wire.codec import Request, Termination
-from shieldguard_adapters.wire.framing import SseFramer, WholeBody, parse_sse
-from shieldguard_adapters.wire.jsons import parse_json, sse
+from shieldguard_adapters.wire.framing import SseFramer, parse_sse
+from shieldguard_adapters.wire.jsons import comment, parse_json, sse
 from shieldguard_adapters.wire.openai_chat_parts import (
+    QUOTED,
     ChoiceReader,
     Frame,
     Part,
@@ -32,6 +35,7 @@ from shieldguard_adapters.wire.openai_chat_parts import (
     fragment,
 )
 from shieldguard_adapters.wire.template import FrameTemplate
+from shieldguard_adapters.wire.whole import WholeCodec
 
 _DONE = b"data: [DONE]\n\n"
 
@@ -43,8 +47,11 @@ def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request
     if not isinstance(messages, list):
         raise WireError(f"'messages' should be a list, not {type(messages).__name__!r}")
     format_ = request.get("response_format") or {}
+    turns = [turn for message in messages for turn in _turns(message)]
+    if not turns and request.get("prompt"):  # Mistral's, to fill in the middle
+        turns = _turns({"role": "user", "content": request["prompt"]})
     return Request(
-        query=query_from([_message(message) for message in messages]),
+        query=query_from(turns),
         redactable=not isinstance(format_, dict) or format_.get("type", "text") == "text",
     )
 
@@ -88,6 +95,15 @@ class ChatStream:
     def close(self) -> bytes:
         return b""
 
+    def aside(self, lines: Sequence[str]) -> bytes:
+        return comment(lines)
+
+    def keep_alive(self) -> bytes:
+        if not self._last or self._writer.finished:
+            return b": \n\n"
+        choice = {"index": 0, "delta": {}, "finish_reason": None}
+        return sse({**self._last, "object": "chat.completion.chunk", "choices": [choice]})
+
     def _text_frame(self, frame: Frame, template: FrameTemplate, event: ReleasedEvent) -> bytes:
         """A frame of one text, which begins no choice and ends none."""
         if frame.is_whole((event,)):
@@ -98,7 +114,7 @@ class ChatStream:
         return self._frame(frame, (event,))
 
     def _frame(self, frame: Frame, released: Sequence[ReleasedEvent]) -> bytes:
-        if frame.is_whole(released) and not self._writer.rewrites(released):
+        if frame.is_whole(released) and not self._writer.rewrites(frame, released):
             self._writer.note(frame, released)
             return frame.raw
         return sse(self._writer.fragment(frame, released, "delta"))
@@ -151,64 +167,70 @@ class ChatStream:
         return b"".join([*out, _DONE])
 
 
-class ChatBody:
-    """The codec of a response in one piece. It is written when all of it has been released."""
+class ChatBody(WholeCodec):
+    """The codec of a response in one piece."""
 
-    def __init__(
-        self,
-        *,
-        thinking: Thinking | str = Thinking.AUTO,
-        termination: Termination | str = Termination.REFUSAL,
-        max_body: int = 1 << 26,
-    ) -> None:
+    def __init__(self, *, thinking: Thinking | str = Thinking.AUTO, **options: Any) -> None:
+        super().__init__(**options)
         self._thinking = Thinking(thinking)
-        self._termination = Termination(termination)
-        self._whole = WholeBody(max_body)
         self._frame: Frame | None = None
-        self._released: list[ReleasedEvent] = []
 
-    def decode(self, data: bytes) -> list[SourceEvent]:
-        self._whole.feed(data)
-        return []
-
-    def flush(self) -> list[SourceEvent]:
+    def _read(self, data: bytes) -> list[SourceEvent]:
         readers: dict[int, ChoiceReader] = {}
-        frame = Frame(self._whole.data, self._whole.data)
+        frame = Frame(data, data)
         if (body := frame.without_repeats("message")) is not None:
-            data = json.dumps(body).encode()
-            frame = Frame(data, data)
+            self._data = json.dumps(body).encode()
+            frame = Frame(self._data, self._data)
         events, _ = _read_choices(frame, readers, self._thinking, "message")
         self._frame = frame
         for reader in readers.values():
             events += reader.flush()
         return events
 
-    def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
-        self._released += events
-        return b""
+    def _rewritten(self, released: Sequence[ReleasedEvent]) -> dict[str, Any]:
+        assert self._frame is not None
+        return _ChoiceStates().fragment(self._frame, released, "message")
 
-    def close(self) -> bytes:
-        frame, released = self._frame, self._released
-        aborted = next((event for event in released if isinstance(event, Aborted)), None)
-        if aborted is not None:
-            return self._ending(frame, aborted)
-        writer = _ChoiceStates()
-        if frame is None:
-            return b""
-        if frame.is_whole(released) and not writer.rewrites(released):
-            return frame.raw
-        return json.dumps(writer.fragment(frame, released, "message")).encode()
-
-    def _ending(self, frame: Frame | None, aborted: Aborted) -> bytes:
+    def _ending(self, aborted: Aborted) -> dict[str, Any]:
         if self._termination is Termination.ERROR:
-            return json.dumps({"error": _error(aborted)}).encode()
+            return {"error": _error(aborted)}
+        frame = self._frame
         reason = "stop" if self._termination is Termination.REFUSAL else "content_filter"
-        body = {"id": "", "object": "chat.completion", "created": 0, "model": ""}
-        body |= {k: v for k, v in (frame.body if frame else {}).items() if k != "choices"}
-        indexes = [choice.get("index", 0) for choice in frame.choices] if frame else [0]
+        body: dict[str, Any] = {"id": "", "object": "chat.completion", "created": 0, "model": ""}
+        body["usage"] = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0)
+        body |= {k: v for k, v in (frame.body if frame else {}).items() if k not in ("choices", "error")}
+        indexes = [choice.get("index", 0) for choice in frame.choices] if frame and frame.choices else [0]
         message = {"role": "assistant", "refusal": None, **_notice(aborted, self._termination)}
         choices = [{"index": i, "message": message, "finish_reason": reason} for i in indexes]
-        return json.dumps({**body, "choices": choices}).encode()
+        return {**body, "choices": choices}
+
+
+class ChatError(WholeCodec):
+    """The codec of an error in the place of a response. Groq's quotes what the model wrote, where that could
+    not be parsed; anything else passes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._error: dict[str, Any] = {}
+
+    def _read(self, data: bytes) -> list[SourceEvent]:
+        try:
+            error = parse_json(data).get("error")
+        except WireError:
+            return [Passthrough()]
+        self._error = error if isinstance(error, dict) else {}
+        text = self._error.get(QUOTED)
+        return [Answer(text), End("error")] if isinstance(text, str) and text else [Passthrough()]
+
+    def _rewritten(self, released: Sequence[ReleasedEvent]) -> dict[str, Any]:
+        text = ""
+        for event in released:
+            if isinstance(event, Redacted | Answer):
+                text += event.notice if isinstance(event, Redacted) else event.text
+        return {"error": {**self._error, QUOTED: text}}
+
+    def _ending(self, aborted: Aborted) -> dict[str, Any]:
+        return {"error": {**self._error, QUOTED: aborted.notice}}
 
 
 class _ChoiceStates:
@@ -218,9 +240,13 @@ class _ChoiceStates:
         self.begun: set[int] = set()
         self.finished: set[int] = set()
         self._refused_calls: set[int] = set()
+        self._edited: set[int] = set()
 
-    def rewrites(self, events: Iterable[ReleasedEvent]) -> bool:
-        """Whether an end among the events has to say something else than it does."""
+    def rewrites(self, frame: Frame, events: Iterable[ReleasedEvent]) -> bool:
+        """Whether an end among the events has to say something else than it does, or a signature is of a
+        thought that was edited."""
+        if self._edited and b'"signature"' in frame.raw:
+            return True
         return any(isinstance(event, End) and event.choice in self._refused_calls for event in events)
 
     def note(self, frame: Frame, events: Iterable[ReleasedEvent]) -> None:
@@ -229,10 +255,12 @@ class _ChoiceStates:
 
     def fragment(self, frame: Frame, events: Sequence[ReleasedEvent], key: str) -> dict[str, Any]:
         """The part of a frame that these events are."""
-        self._refused_calls.update(
-            event.choice for event in events if isinstance(event, Redacted) and event.channel == "tool_call"
-        )
-        body = fragment(frame, events, key, begun=self.begun)
+        for event in events:
+            if isinstance(event, Redacted) and event.channel is Channel.TOOL_CALL:
+                self._refused_calls.add(event.choice)
+            elif isinstance(event, Redacted) and event.channel is Channel.REASONING:
+                self._edited.add(event.choice)
+        body = fragment(frame, events, key, begun=self.begun, edited=self._edited)
         for choice in body["choices"]:
             if choice.get("finish_reason") is not None and choice["index"] in self._refused_calls:
                 choice["finish_reason"] = "stop"
@@ -243,10 +271,12 @@ class _ChoiceStates:
 def _read_choices(
     frame: Frame, readers: dict[int, ChoiceReader], thinking: Thinking, key: str
 ) -> tuple[list[SourceEvent], list[Part]]:
-    if not frame.choices:
-        return frame.passthrough(), []
     events: list[SourceEvent] = []
     parts: list[Part] = []
+    if error := frame.error():
+        events = [*(kept for reader in readers.values() for kept in reader.flush()), *error]
+    if not frame.choices:
+        return events or frame.passthrough(), []
     for position, choice in enumerate(frame.choices):
         index = choice.get("index", 0)
         if not isinstance(index, int):
@@ -275,14 +305,17 @@ def _by_frame(events: Iterable[ReleasedEvent]) -> Iterator[tuple[Frame | None, l
         yield frame, group
 
 
-def _message(message: Any) -> Message:
+def _turns(message: Any) -> list[Message]:
+    """What was thought in a turn has a role of its own."""
     if not isinstance(message, dict):
         raise WireError(f"a message should be an object, not {type(message).__name__!r}")
     content = message.get("content")
     if isinstance(content, list):
         parts = (part for part in content if isinstance(part, dict))
         content = "\n".join(str(part.get("text", f"[{part.get('type')}]")) for part in parts)
-    return Message(str(message.get("role", "")), content if isinstance(content, str) else "")
+    said = Message(str(message.get("role", "")), content if isinstance(content, str) else "")
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    return [Message("reasoning", thought), said] if isinstance(thought, str) else [said]
 
 
 def _notice(aborted: Aborted, termination: Termination) -> dict[str, str]:

@@ -7,6 +7,7 @@ reasoning: whatever it is, it is judged.
 """
 
 import copy
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
@@ -29,14 +30,17 @@ from shieldguard import (
     ToolCall,
     WireError,
 )
+from shieldguard_adapters.wire.errors import saying
 from shieldguard_adapters.wire.framing import parse_sse
-from shieldguard_adapters.wire.jsons import parse_json
+from shieldguard_adapters.wire.jsons import parse_json, texts_in
 from shieldguard_adapters.wire.template import FrameTemplate
 
 Path: TypeAlias = tuple[str | int, ...]
 
 # What a delta or message may hold beside text.
 _NOT_TEXT = frozenset({"role", "id", "name", "tool_call_id", "annotations", "citations", "signature"})
+QUOTED = "failed_generation"  # in an error of Groq's
+_ERROR = -2  # the position, and the block, of an error in the place of a choice or beside it
 _TEXTS = frozenset({"delta", "message", "text"})  # of a choice
 _LISTS = ("content", "reasoning_details", "thinking_blocks", "tool_calls")
 # What a typed item may hold beside text. `data` is what an item without text hides.
@@ -83,16 +87,34 @@ class Frame:
         return self._choices if self.body else []
 
     def without_repeats(self, key: str) -> dict[str, Any] | None:
-        """The body without what some servers send of a choice beside its `key`, "delta" or "message" (the
-        whole message again, in the last chunk); None where there is nothing of the kind."""
+        """The body without what some servers send beside a choice's `key`, "delta" or "message": the whole
+        message again, in the last chunk; its tokens. None where there is nothing of the kind."""
         repeats = _TEXTS - {key}
-        if all(repeats.isdisjoint(choice) for choice in self.choices):
+        # Groq's: the tokens for debugging, and what could not be parsed.
+        hidden = [
+            (name, part)
+            for name, part in (("x_groq", "debug"), ("error", QUOTED))
+            if isinstance(holder := self.body.get(name), dict) and holder.get(part)
+        ]
+        if not hidden and all(repeats.isdisjoint(choice) for choice in self.choices):
             return None
         choices = [{k: v for k, v in choice.items() if k not in repeats} for choice in self.choices]
-        return {**self.body, "choices": choices}
+        body = {**self.body, "choices": choices} if choices else dict(self.body)
+        for name, part in hidden:
+            body[name] = {**body[name], part: None}
+        return body
 
     def passthrough(self, position: int = -1, choice: int | None = None) -> list[SourceEvent]:
         event = Passthrough(choice=choice, origin=Piece(self, position, _NO_TEXT))
+        self.events.append(event)
+        return [event]
+
+    def error(self) -> list[SourceEvent]:
+        """What went wrong, in words that may quote the model."""
+        if not (text := "\n".join(texts_in(self.body.get("error")))):
+            return []
+        choice = self.choices[0].get("index", 0) if self.choices else 0
+        event = Answer(text, choice=choice, block=_ERROR, origin=Piece(self, _ERROR, _NO_TEXT))
         self.events.append(event)
         return [event]
 
@@ -243,7 +265,7 @@ def _listed(
         if item.get("type") == "text" and key == "content":
             if text := _text(item, "text"):
                 answers.append(Part(Answer, text, ((key, position, "text"),), inline=True))
-            continue
+            item = {name: value for name, value in item.items() if name != "text"}
         found = list(_item_texts(item, (key, position)))
         texts += found
         if item.get("type") == "reasoning.summary":
@@ -279,15 +301,26 @@ def _calls(calls: Any) -> Iterator[Part]:
         block = call.get("index", position)
         if not isinstance(block, int):
             raise WireError(f"a tool call has index {block!r}; it should be a number")
-        text = _call_text(call.get("function") or call.get("custom"))
-        yield Part(ToolCall, text, (("tool_calls", position),), block=block)
+        yield Part(ToolCall, _call_text(call), (("tool_calls", position),), block=block)
 
 
 def _call_text(call: Any) -> str:
-    """What there is to judge of a call or a part of one."""
-    if not isinstance(call, dict):
-        return ""
-    return " ".join(value for value in call.values() if isinstance(value, str))
+    """What there is to judge of a call or a part of one: all of its texts, whatever they are called."""
+    return " ".join(_call_texts(call))
+
+
+def _call_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _call_texts(inner)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if name in ("arguments", "input") and not isinstance(inner, str | None):
+                yield json.dumps(inner, ensure_ascii=False)
+            elif name not in ("id", "type"):
+                yield from _call_texts(inner)
 
 
 def _text(item: dict[str, Any], key: str) -> str:
@@ -297,15 +330,22 @@ def _text(item: dict[str, Any], key: str) -> str:
     return value
 
 
-def fragment(frame: Frame, events: Sequence[ReleasedEvent], key: str, *, begun: Set[int]) -> dict[str, Any]:
-    """The frame with the texts of these events alone. `begun`: choices whose role was sent before."""
+def fragment(
+    frame: Frame, events: Sequence[ReleasedEvent], key: str, *, begun: Set[int], edited: Set[int]
+) -> dict[str, Any]:
+    """The frame with the texts of these events alone. `begun`: choices whose role was sent before.
+    `edited`: choices of whose reasoning some was left out, so that its signature is not true any more."""
     choices = []
     for position, source in enumerate(frame.choices):
         own = [event for event in events if _piece(event).position == position]
         if own:
-            choices.append(_choice(frame, position, source, own, key, begun))
-    body = {name: value for name, value in frame.body.items() if name not in ("choices", "usage")}
+            choice = _choice(frame, position, source, own, key, begun)
+            choices.append(_unsigned(choice) if choice["index"] in edited else choice)
+    body = {name: value for name, value in frame.body.items() if name not in ("choices", "usage", "error")}
     body["choices"] = choices
+    if errors := [event for event in events if _piece(event).position == _ERROR]:
+        said = (one.notice if isinstance(one, Redacted) else getattr(one, "text", "") for one in errors)
+        body["error"] = saying(frame.body["error"], "".join(said))
     if frame.kept == 0 and events[-1] is frame.events[-1] and "usage" in frame.body:
         body["usage"] = frame.body["usage"]
     return body
@@ -320,11 +360,16 @@ def _choice(
     begun: Set[int],
 ) -> dict[str, Any]:
     texts: dict[Path, str | None] = {path: None for where, path in frame.paths if where == position}
+    delta = copy.deepcopy(source.get(key) or {})
+    notices: list[dict[str, Any]] = []
     for event in events:
         paths = _piece(event).paths
         if isinstance(event, Redacted):
             if event.channel is Channel.TOOL_CALL:
                 paths = (("content",),)
+                if isinstance(delta.get("content"), list):
+                    notices.append({"type": "text", "text": event.notice})
+                    continue
             text = event.notice
         elif isinstance(event, ToolCall | Opaque):
             for path in paths:
@@ -334,10 +379,12 @@ def _choice(
             text = getattr(event, "text", "")
         for path in paths:
             texts[path] = (texts.get(path) or "") + text
-    delta = copy.deepcopy(source.get(key) or {})
+    texts = _pruned(texts)
     # From the back, so that taking an item out of a list leaves the places before it.
     for path in sorted(texts, key=_sort_key, reverse=True):
         _set(delta, path, texts[path])
+    if notices:
+        delta["content"] += notices
     delta = {name: value for name, value in delta.items() if value != [] or name not in _LISTS}
     if source.get("index", 0) in begun:
         delta.pop("role", None)
@@ -347,6 +394,27 @@ def _choice(
     choice |= {"index": source.get("index", 0), key: delta}
     choice["finish_reason"] = source.get("finish_reason") if end else None
     return choice
+
+
+def _pruned(texts: dict[Path, str | None]) -> dict[Path, str | None]:
+    """The same, where an item of a list goes as a whole if none of its texts stays."""
+    stay = [path for path, text in texts.items() if text is not None]
+    pruned: dict[Path, str | None] = {}
+    for path, text in texts.items():
+        place = path
+        if text is None:
+            items = (path[: end + 1] for end, name in enumerate(path) if isinstance(name, int))
+            place = next((one for one in items if all(kept[: len(one)] != one for kept in stay)), path)
+        pruned[place] = text
+    return pruned
+
+
+def _unsigned(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unsigned(inner) for inner in value]
+    if isinstance(value, dict):
+        return {name: _unsigned(inner) for name, inner in value.items() if name != "signature"}
+    return value
 
 
 def _set(container: Any, path: Path, text: str | None) -> None:
