@@ -83,10 +83,10 @@ def run_session(chunks: list[str]) -> None:
 
 def measure_session(chunks: list[str], repeat: int) -> float:
     """Median seconds for one stream."""
-    return statistics.median(_timed(lambda: run_session(chunks)) for _ in range(repeat))
+    return statistics.median(timed(lambda: run_session(chunks)) for _ in range(repeat))
 
 
-def _timed(call: Callable[[], object]) -> float:
+def timed(call: Callable[[], object]) -> float:
     begin = time.process_time()
     call()
     return time.process_time() - begin

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -75,8 +76,9 @@ def environment(peer: Peer, venvs: Path) -> str:
     folder = venvs / peer.name
     python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
     pins = peer.requirements.read_text(encoding="utf-8").split()
+    versions = [re.sub(r"\[.*\]", "", pin) for pin in pins]  # less the extras
     try:
-        if run([python, "-c", PROBE, *(pin.partition("==")[0] for pin in pins)]).split() == pins:
+        if run([python, "-c", PROBE, *(pin.partition("==")[0] for pin in versions)]).split() == versions:
             return python
     except (OSError, UnavailableError):
         pass
