@@ -1,0 +1,3 @@
+from tests.clients.conftest import server, upstream
+
+__all__ = ["server", "upstream"]
