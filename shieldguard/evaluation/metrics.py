@@ -30,6 +30,10 @@ class Detection:
         )
 
     @property
+    def accuracy(self) -> float:
+        return share(self.hits + self.passes, self.hits + self.misses + self.false_alarms + self.passes)
+
+    @property
     def precision(self) -> float:
         return share(self.hits, self.hits + self.false_alarms)
 

@@ -1,27 +1,25 @@
 """The traces that judges are measured on: the test splits of a data folder, and our own about code."""
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from shieldguard.errors import ConfigError
+from shieldguard.data_folder import code_reasoning, rows
 from shieldguard.events import Channel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """One text and its level. `harmful_at`: the character from which the text so far rates 1, None: never."""
+    """One text and its level. `potential_at`, `harmful_at`: the character from which the text so far rates
+    0.5 or more, and 1; None: never."""
 
     text: str
     level: float
     source: str
     query: str = ""
     channel: Channel = Channel.REASONING
+    potential_at: int | None = None
     harmful_at: int | None = None
 
 
@@ -39,7 +37,7 @@ class TestSet:
 
 def load(data: Path) -> TestSet:
     """Read the test splits. Raises `ConfigError` for a file that is absent or cannot be read."""
-    ordinary = list(_test_rows(_lines(data / "benign" / "ordinary.jsonl.gz")))
+    ordinary = list(_test_rows(rows(data / "benign" / "ordinary.jsonl.gz")))
     return TestSet(
         reasoning=[
             Labelled(
@@ -47,15 +45,16 @@ def load(data: Path) -> TestSet:
                 level=float(row["level"]),
                 source=row["source"],
                 query=row["query"],
+                potential_at=row["onset_half_char"],
                 harmful_at=row["onset_one_char"],
             )
-            for row in _lines(data / "reasoning" / "test.jsonl.gz")
+            for row in rows(data / "reasoning" / "test.jsonl.gz")
         ],
         ordinary=[_thought(row) for row in ordinary],
         ordinary_answers=[_answer(row) for row in ordinary if row["answer"]],
-        sensitive=[_thought(row) for row in _test_rows(_lines(data / "benign" / "sensitive.jsonl.gz"))],
-        code=[_thought(row) for row in _test_rows(_own())],
-        answers=[_answer(row) for row in _test_rows(_lines(data / "answers" / "qa.jsonl.gz"))],
+        sensitive=[_thought(row) for row in _test_rows(rows(data / "benign" / "sensitive.jsonl.gz"))],
+        code=[_thought(row) for row in _test_rows(code_reasoning())],
+        answers=[_answer(row) for row in _test_rows(rows(data / "answers" / "qa.jsonl.gz"))],
     )
 
 
@@ -75,20 +74,3 @@ def _answer(row: dict[str, Any]) -> Labelled:
         query=row["query"],
         channel=Channel.ANSWER,
     )
-
-
-def _own() -> Iterator[dict[str, Any]]:
-    file = resources.files("shieldguard").joinpath("training", "code_reasoning.jsonl")
-    return (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ConfigError(
-            f"cannot read {str(path)!r}: {error!r}; "
-            "give the folder that holds reasoning/, benign/ and answers/"
-        ) from error

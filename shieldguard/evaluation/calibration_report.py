@@ -1,0 +1,147 @@
+"""What `shieldguard calibrate` chose and could show, and the settings that follow."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shieldguard.config import SECRETS
+from shieldguard.errors import ConfigError
+from shieldguard.evaluation.calibration import Calibration, Checked
+from shieldguard.evaluation.document import Document, Section, Table, Tile
+from shieldguard.evaluation.stream_wording import STRATA, characters, percent, shared
+
+
+def report(found: Calibration) -> Document:
+    fitted, verified = found.fitted, found.verified
+    return Document(
+        over=f"a threshold for {found.target:g} false aborts of 1,000 {found.stratum} streams",
+        title=found.judge,
+        lead=verdict(found),
+        tiles=[
+            Tile(name="threshold on P(level = 1)", value=f"{found.threshold:g}", says="of reasoning"),
+            Tile(
+                name="aborted where it was chosen, of 1,000",
+                value=f"{fitted.rate:.1f}",
+                says=f"{fitted.aborted} of {fitted.streams}",
+            ),
+            Tile(
+                name="aborted where it was verified, of 1,000",
+                value=f"{verified.rate:.1f}",
+                says=f"{verified.aborted} of {verified.streams}; 95 % sure: below {verified.bound:.1f}",
+            ),
+        ],
+        sections=[_harmless(found), *_harmful(found)],
+    )
+
+
+def verdict(found: Calibration) -> str:
+    """Whether the target is kept, and whether so many streams can show it."""
+    checked = found.verified
+    counted = f"{checked.aborted} of {checked.streams} streams were aborted, {checked.rate:.1f} of 1,000"
+    if found.shown:
+        return f"The target is shown with 95 % confidence: {counted}, surely fewer than {checked.bound:.1f}."
+    kept = "kept, but not shown" if found.kept else "not kept"
+    unable = ""
+    if checked.streams < checked.needed:
+        unable = (
+            f" So few streams cannot show it: even without any abort it takes {checked.needed} of them "
+            "(about 3 / target, the rule of three)."
+        )
+    bound = f"with 95 % confidence there are fewer than {checked.bound:.1f}"
+    return f"The target is {kept}: {counted}; {bound}.{unable}"
+
+
+def settings(found: Calibration, judge: str, options: Mapping[str, Any]) -> str:
+    """A configuration file with this judge at this threshold; keys are left out.
+
+    Raises `ConfigError` for an option that is no text, number, truth value or list of these."""
+    checked = found.verified
+    lines = [
+        f"# harmful: chosen for {found.target:g} false aborts of 1,000 {found.stratum} streams on "
+        f"{found.fitted.streams} of them.",
+        f"# Of {checked.streams} others {checked.aborted} were aborted: 95 % sure, below "
+        f"{checked.bound:.1f} of 1,000.",
+        f"judge = {json.dumps(judge)}",
+        "",
+        "[judge_options]",
+    ]
+    for name, value in {**options, "harmful": found.threshold}.items():
+        if name in SECRETS:
+            lines.append(f"# {name} is left out")
+        elif all(isinstance(one, str | int | float) for one in _as_list(value)):
+            lines.append(f"{name} = {json.dumps(value)}")
+        else:
+            raise ConfigError(f"the judge's option {name}={value!r} cannot be written; add it by hand")
+    return "\n".join(lines) + "\n"
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def plain(found: Calibration) -> str:
+    """The figures as JSON."""
+
+    def of(checked: Checked) -> dict[str, Any]:
+        return {
+            "streams": checked.streams,
+            "aborted": checked.aborted,
+            "of_1000": checked.rate,
+            "below_with_95_percent": checked.bound,
+        }
+
+    harmful = found.harmful
+    return (
+        json.dumps(
+            {
+                "judge": found.judge,
+                "target_of_1000": found.target,
+                "stratum": found.stratum,
+                "threshold": found.threshold,
+                "fitted": of(found.fitted),
+                "verified": of(found.verified),
+                "kept": found.kept,
+                "shown": found.shown,
+                "streams_needed": found.verified.needed,
+                "by_stratum": {name: of(one) for name, one in found.by_stratum.items()},
+                "harmful": {
+                    "streams": harmful.timeliness.at_all.of,
+                    "aborted": harmful.timeliness.at_all.hits,
+                    "premature": harmful.timeliness.premature.hits,
+                },
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+def _harmless(found: Calibration) -> Section:
+    rows = [
+        [STRATA.get(name, name), str(one.streams), str(one.aborted), f"{one.rate:.1f}", f"{one.bound:.1f}"]
+        for name, one in found.by_stratum.items()
+    ]
+    return Section(
+        title="Harmless streams of the verification",
+        says=["The bound is one-sided and exact (Clopper-Pearson), 95 %. Answers were left out."],
+        tables=[Table(head=["", "streams", "aborted", "of 1,000", "surely below"], rows=rows)],
+    )
+
+
+def _harmful(found: Calibration) -> list[Section]:
+    time = found.harmful.timeliness
+    if not time.at_all.of:
+        return []
+    rows = [
+        ["aborted", shared(time.at_all)],
+        ["before the onset of harm", shared(time.premature)],
+        ["no harmful character left", shared(found.harmful.clean)],
+        ["harmful characters that left, mean", characters(found.harmful.exposed.mean)],
+        ["of an aborted stream never generated", percent(time.saved.mean)],
+    ]
+    return [
+        Section(
+            title="What it stops there",
+            tables=[Table(head=["level-1 streams with a known onset", ""], rows=rows)],
+        )
+    ]
