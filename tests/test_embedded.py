@@ -308,6 +308,14 @@ def test_training_learns_and_repeats_itself_to_the_byte(tiny: Path, tmp_path: Pa
     assert set(levels(trained, harsh * 2)) == {1.0}
 
 
+def test_a_source_can_be_left_out_and_the_weights_say_so(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    figures = train(tiny, tmp_path / "w.npz", recipe=SMALL, leave_out=["star1"])
+    assert not [name for name in figures["rows"]["reasoning"] if name.startswith("star1")]
+    assert [name for name in figures["rows"]["reasoning"] if name.startswith("made_up")]
+    assert Model.load(tmp_path / "w.npz").provenance["sources left out"] == ["star1"]
+
+
 def test_no_row_of_a_test_split_or_under_an_nc_licence_is_read(tiny: Path) -> None:
     rows, left_out = read(tiny)
     assert left_out == 1

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import anyio
 
-from shieldguard.errors import ConfigError, JudgeTimeout, UnparsedVerdict
+from shieldguard.errors import ConfigError, JudgeTimeout
 from shieldguard.judges.protocol import Judge
-from shieldguard.verdicts import RiskLevel, Verdict
+from shieldguard.verdicts import RiskLevel, Verdict, checked
 from shieldguard.windows import Window
 
 logger = logging.getLogger("shieldguard")
@@ -92,8 +92,5 @@ async def _ask(judge: Judge, window: Window, seconds: float) -> Verdict:
     now = time.monotonic()
     deadline = min(window.deadline, now + seconds)
     with anyio.move_on_after(deadline - now):
-        verdict: object = await judge.judge(replace(window, deadline=deadline))
-        if not isinstance(verdict, Verdict):
-            raise UnparsedVerdict(f"a judge must answer with a Verdict, not {verdict!r}")
-        return verdict
+        return checked(await judge.judge(replace(window, deadline=deadline)))
     raise JudgeTimeout(f"no verdict from {judge.name!r} within {max(0.0, deadline - now):.3g} seconds")

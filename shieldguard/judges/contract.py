@@ -53,6 +53,12 @@ def user_message(query: str, thought: str) -> str:
     return f"Query: {query}\nThought: {thought}"
 
 
+def reply_of(analysis: str, level: RiskLevel) -> str:
+    """What the model writes about a thought; without an analysis the judgment alone."""
+    judgment = JUDGMENT + LABELS[level]
+    return f'"Analysis": {analysis}\n{judgment}' if analysis else judgment
+
+
 def left_out_note(of_thought: int, of_query: int) -> str:
     """What a verdict says of characters that there was no room for."""
     left_out = []
@@ -70,6 +76,7 @@ _FOUND = re.compile(
     rf"judge?ment[\"'“”*_`\])]*\s*[:：]{_DECOR}(?P<level>[-+]?\d[\d.]*)(?P<more>\s*(?:[/|,]|or\b)\s*[\d.]+)*",
     re.IGNORECASE,
 )
+_HEADING = re.compile(r"\A[\s\"'“”*_`]*analysis[\"'“”*_`]*\s*[:：][\s*_`]*", re.IGNORECASE)
 _LINE = re.compile(rf"{_DECOR}{_FOUND.pattern}[\"'“”*_`\])}}.]*\s*", re.IGNORECASE)
 
 
@@ -141,6 +148,19 @@ def category_of(analysis: str, level: RiskLevel) -> RiskCategory | None:
 
 def analysis_of(reply: str) -> str:
     """The prose of a reply: without its heading and its last judgment."""
-    text = re.sub(r"\A[\s\"'“”*_`]*analysis[\"'“”*_`]*\s*[:：][\s*_`]*", "", reply, flags=re.IGNORECASE)
+    text = _HEADING.sub("", reply)
     found = list(_FOUND.finditer(text))
     return (text[: found[-1].start()] if found else text).strip().rstrip("\"'“”*_`").rstrip()
+
+
+def split_reply(text: str) -> tuple[str, RiskLevel | None]:
+    """The prose of an analysis or of a whole reply, and the judgment if its last line is one.
+
+    Raises `UnparsedVerdict` where that is none of 0, 0.5 and 1.
+    """
+    text = _HEADING.sub("", text).strip()
+    before, _, last = text.rpartition("\n")
+    found = _LINE.fullmatch(last)
+    if found is None or found["more"]:
+        return text, None
+    return before.rstrip(), parse(last)

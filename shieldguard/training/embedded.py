@@ -37,15 +37,20 @@ class Recipe:
     false_flags: float = 22.0
 
 
-def train(data: Path, out: Path, *, seed: int = 0, recipe: Recipe | None = None) -> dict[str, Any]:
+def train(
+    data: Path, out: Path, *, seed: int = 0, recipe: Recipe | None = None, leave_out: Sequence[str] = ()
+) -> dict[str, Any]:
     """Train on the folder `data`, write the weights to `out`, and return what was measured on the way.
 
     The same data, seed and library versions give the same bytes. Reads no test split and no row under an
-    NC licence. Raises `ConfigError` for data that cannot be read or hold no harmful trace, and
-    `MissingDependency` without scikit-learn.
+    NC licence, nor one of a source in `leave_out`, on which the outcome can then be measured.
+
+    Raises `ConfigError` for data that cannot be read or hold no harmful trace, and `MissingDependency`
+    without scikit-learn.
     """
     recipe = recipe or Recipe()
     rows, left_out = read(data)
+    rows = [row for row in rows if row.source not in leave_out]
     examples = build(rows, recipe.bits)
     part = np.array([_part(row.question, recipe.folds) for row in rows])[examples.owner]
     weight = np.array([_SOURCE_WEIGHT.get(row.source, 1.0) for row in rows])[examples.owner]
@@ -85,7 +90,7 @@ def train(data: Path, out: Path, *, seed: int = 0, recipe: Recipe | None = None)
         bias=np.array(biases),
         reasoning=thresholds[Channel.REASONING],
         answer=thresholds[Channel.ANSWER],
-        provenance=figures,
+        provenance=figures | ({"sources left out": sorted(leave_out)} if leave_out else {}),
     ).save(out)
     return figures
 

@@ -1,6 +1,6 @@
 """Rows to labelled windows, cut as the guard cuts them, and windows to a sparse matrix."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from shieldguard.events import Channel
 from shieldguard.judges.embedded.features import buckets, pieces
 from shieldguard.judges.embedded.model import FEWEST
 from shieldguard.training.rows import Row
-from shieldguard.windows import SentenceWindower
+from shieldguard.windows import SentenceWindower, cuts
 
 Labels = NDArray[np.int8]
 
@@ -39,17 +39,6 @@ class Examples:
     harmful: Labels
 
 
-def cut(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each window of a whole text, as the guard's default windower cuts it."""
-    windower = SentenceWindower()
-    start = 0
-    while end := windower.cut(text, start):
-        yield start, end
-        start = end
-    if start < len(text):
-        yield start, len(text)
-
-
 def build(rows: Sequence[Row], bits: int) -> Examples:
     """The windows of all rows, in their order. Raises `MissingDependency` without scipy."""
     try:
@@ -63,7 +52,7 @@ def build(rows: Sequence[Row], bits: int) -> Examples:
     harmful: list[int] = []
     for number, row in enumerate(rows):
         text = row.text if row.channel is Channel.REASONING else row.text[:_LONGEST_ANSWER]
-        for nth, (start, end) in enumerate(cut(text)):
+        for nth, (start, end) in enumerate(cuts(SentenceWindower(), text)):
             for piece in pieces(text[:end], start):
                 found.append(buckets(piece, bits))
                 owner.append(number)

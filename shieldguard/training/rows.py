@@ -3,17 +3,13 @@
 Rows under a non-commercial licence are left out here, once and for all: the weights ship to users.
 """
 
-import gzip
-import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from shieldguard.errors import ConfigError
+from shieldguard.data_folder import code_reasoning, rows
 from shieldguard.events import Channel
 
 TRAINING_SPLITS = frozenset({"train", "val"})
@@ -54,9 +50,9 @@ def read(data: Path) -> tuple[list[Row], int]:
     found = [
         *_reasoning(data, "train"),
         *_reasoning(data, "val"),
-        *_benign(_lines(data / "benign" / "ordinary.jsonl.gz")),
-        *_benign(_lines(data / "benign" / "sensitive.jsonl.gz")),
-        *_benign(_own()),
+        *_benign(rows(data / "benign" / "ordinary.jsonl.gz")),
+        *_benign(rows(data / "benign" / "sensitive.jsonl.gz")),
+        *_benign(code_reasoning()),
         *_answers(data),
     ]
     kept = [row for row in found if may_ship(row.licence)]
@@ -64,7 +60,7 @@ def read(data: Path) -> tuple[list[Row], int]:
 
 
 def _reasoning(data: Path, split: str) -> Iterator[Row]:
-    for row in _lines(data / "reasoning" / f"{split}.jsonl.gz"):
+    for row in rows(data / "reasoning" / f"{split}.jsonl.gz"):
 
         def end(sentence: int | None, spans: Any = row["sentences"]) -> int | None:
             return None if sentence is None else int(spans[sentence][1])
@@ -99,7 +95,7 @@ def _benign(rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
 
 
 def _answers(data: Path) -> Iterator[Row]:
-    for row in _lines(data / "answers" / "qa.jsonl.gz"):
+    for row in rows(data / "answers" / "qa.jsonl.gz"):
         if row["split"] in TRAINING_SPLITS:
             yield Row(
                 text=row["answer"],
@@ -113,21 +109,3 @@ def _answers(data: Path) -> Iterator[Row]:
 
 def _question(row: dict[str, Any]) -> str:
     return " ".join(row["query"].lower().split()) or str(row["id"])
-
-
-def _own() -> Iterator[dict[str, Any]]:
-    """Reasoning about code, written for this purpose."""
-    text = resources.files(__package__).joinpath("code_reasoning.jsonl").read_text(encoding="utf-8")
-    return (json.loads(line) for line in text.splitlines())
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ConfigError(
-            f"cannot read {str(path)!r}: {error!r}; "
-            "give the folder that holds reasoning/, benign/ and answers/"
-        ) from error

@@ -1,4 +1,4 @@
-"""ReasoningShield on this machine, with transformers and torch (the extra `local`)."""
+"""ReasoningShield and other guard models on this machine, with transformers and torch (the extra `local`)."""
 
 from copy import copy
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from shieldguard.errors import ConfigError, JudgeError, MissingDependency
-from shieldguard.judges.contract import MAX_ANALYSIS_TOKENS
+from shieldguard.judges.dialects import REASONING_SHIELD, Dialect
 from shieldguard.judges.thresholds import Thresholds
 from shieldguard.judges.waiting import result_of
 from shieldguard.verdicts import Verdict
@@ -18,7 +18,7 @@ except ImportError as error:
     raise MissingDependency(error.name or "torch", "local") from error
 
 from shieldguard.judges.local.layout import Layout
-from shieldguard.judges.local.reading import Fast, Full, OnAnalysis, Way
+from shieldguard.judges.local.reading import Fast, Full, OnAnalysis, Scores, Way
 from shieldguard.judges.local.steps import Stepper
 from shieldguard.judges.local.store import Store
 from shieldguard.judges.local.worker import Worker
@@ -45,16 +45,19 @@ class Usage:
 class LocalJudge:
     """A ReasoningShield checkpoint, loaded and run in this process, in a thread of its own.
 
-    `checkpoint`: a folder, or a repository of the hub such as "ReasoningShield/ReasoningShield-1B".
+    `checkpoint`: a folder, or a repository of the hub such as "ReasoningShield/ReasoningShield-1B"; one with
+    an adapter of peft's (the extra `peft`) is merged into the model that it was made for.
+    `dialect`: what the model is asked and answers, where it is another one; see `guards`.
 
-    `mode`: "fast" reads the level from the probabilities of the label strings, without an analysis; a
-    thought is computed once, however many windows it is judged in. "full" has the model write its
+    `mode`: "fast", the default, reads the level from the probabilities of the label strings, without an
+    analysis; a thought is computed once, however many windows it is judged in. "full" has the model write its
     analysis, as it was trained to, which takes hundreds of times longer; `on_analysis` is called with the
     window and each new piece of the text, in the model's thread, which waits for it.
     How far the two agree on your data: `shieldguard eval agreement`.
 
     `potential`, `harmful`: from which P(level >= 0.5) a window is at level 0.5, and from which P(level = 1)
-    at level 1 (fast). `max_analysis`: tokens of analysis at most (full).
+    at level 1 (fast). `max_analysis`: tokens of analysis at most (full); 1,024 by default for
+    ReasoningShield.
 
     `device`, `dtype`: by default the GPU if there is one, and bfloat16 where the hardware computes in it.
     "int8" rounds the weights, on a CPU, for two thirds of the memory; verdicts are then those of a rounded
@@ -74,11 +77,12 @@ class LocalJudge:
         self,
         checkpoint: str | Path,
         *,
-        mode: Mode = "fast",
+        dialect: Dialect = REASONING_SHIELD,
+        mode: Mode | None = None,
         potential: float = 0.5,
         harmful: float = 0.5,
         on_analysis: OnAnalysis | None = None,
-        max_analysis: int = MAX_ANALYSIS_TOKENS,
+        max_analysis: int | None = None,
         device: str | None = None,
         dtype: str | None = None,
         context: int | None = None,
@@ -88,24 +92,38 @@ class LocalJudge:
         step_tokens: int | None = None,
         name: str | None = None,
     ) -> None:
-        for option, value in (("queue", queue), ("max_batch", max_batch), ("max_analysis", max_analysis)):
+        self._max_analysis = dialect.written if max_analysis is None else max_analysis
+        for option, value in (
+            ("queue", queue),
+            ("max_batch", max_batch),
+            ("max_analysis", self._max_analysis),
+        ):
             if value < 1:
                 raise ConfigError(f"{option}={value!r}; give 1 or more")
         if step_tokens is not None and step_tokens < 16:
             raise ConfigError(f"step_tokens={step_tokens!r}; give 16 or more")
         self._thresholds = Thresholds(potential=potential, harmful=harmful)
-        self._max_analysis = max_analysis
-        self._checkpoint = Checkpoint.load(checkpoint, device=device, dtype=dtype)
+        self._dialect = dialect
+        self._checkpoint = Checkpoint.load(
+            checkpoint,
+            device=device,
+            dtype=dtype,
+            classes=dialect.classes,
+            has_prompt=dialect.system_prompt and dialect.prompt_text is None,
+        )
         self._title = Path(checkpoint).name
         limit = self._limit(context)
-        self._layout = Layout(self._checkpoint.tokenizer, self._checkpoint.prompt, limit=limit)
-        self._set(mode, on_analysis, name)
+        self._layout = Layout(
+            self._checkpoint.tokenizer, self._checkpoint.prompt, limit=limit, dialect=dialect
+        )
+        self._set(mode or self._default_mode, on_analysis, name)
         self._store = Store(self._checkpoint.shape, budget=self._budget(memory, limit), limit=limit)
         if step_tokens is None:
             step_tokens = 512 if self._checkpoint.device.type == "cpu" else 4096
+        step_tokens = min(step_tokens, self._checkpoint.positions)
         self._stepper = Stepper(self._checkpoint, self._store, max_batch=max_batch, max_tokens=step_tokens)
         try:
-            self._stepper.compute_prefix(self._layout.head)
+            self._stepper.compute_prefix(self._layout.prefix)
         except (JudgeError, RuntimeError, MemoryError) as error:
             raise ConfigError(
                 f"the checkpoint {str(checkpoint)!r} cannot be run on {str(self._checkpoint.device)!r} in "
@@ -124,6 +142,10 @@ class LocalJudge:
 
     def forget(self, stream: str) -> None:
         self._worker.forget(stream)
+
+    @property
+    def _default_mode(self) -> Mode:
+        return "fast" if self._dialect.labels or self._dialect.classes else "full"
 
     @property
     def tokenizer(self) -> Any:
@@ -148,20 +170,38 @@ class LocalJudge:
     def _set(self, mode: Mode, on_analysis: OnAnalysis | None, name: str | None) -> None:
         self.name = name or f"{self._title} ({mode})"
         self._way: Way
-        if mode == "fast":
-            self._way = Fast(layout=self._layout, thresholds=self._thresholds, name=self.name)
-        elif mode == "full":
+        if mode not in ("fast", "full"):
+            raise ConfigError(f"mode={mode!r}; choose 'fast' or 'full'")
+        if self._dialect.classes:
+            if mode == "full":
+                raise ConfigError(f"mode={mode!r}, but {self._dialect.title} is a classifier; use 'fast'")
+            self._way = Scores(
+                layout=self._layout,
+                dialect=self._dialect,
+                thresholds=self._thresholds,
+                names=self._checkpoint.classes,
+                end=self._checkpoint.tokenizer.eos_token_id,
+                name=self.name,
+            )
+        elif mode == "fast":
+            if not self._dialect.labels:
+                raise ConfigError(
+                    f"mode={mode!r}, but {self._dialect.title} writes its label last; use 'full'"
+                )
+            self._way = Fast(
+                layout=self._layout, dialect=self._dialect, thresholds=self._thresholds, name=self.name
+            )
+        else:
             self._layout.check_reserve(self._max_analysis)
             self._way = Full(
                 layout=self._layout,
+                dialect=self._dialect,
                 decode=self._checkpoint.decode,
-                ends=self._checkpoint.ends | {self._layout.turn[0]},
+                ends=self._checkpoint.ends | set(self._layout.turn[:1]),
                 most=self._max_analysis,
                 name=self.name,
                 on_analysis=on_analysis,
             )
-        else:
-            raise ConfigError(f"mode={mode!r}; choose 'fast' or 'full'")
 
     def _limit(self, context: int | None) -> int:
         made_for = self._checkpoint.positions

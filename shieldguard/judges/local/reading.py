@@ -1,15 +1,17 @@
-"""Two ways to get a verdict: from the probabilities of the labels, or from what the model writes."""
+"""Ways to get a verdict: from the probabilities of the labels, from what the model writes, or from the scores
+of a classifier."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from shieldguard.errors import JudgeError
-from shieldguard.judges.contract import analysis_of, category_of, is_final, left_out_note, parse
+from shieldguard.errors import JudgeError, UnparsedVerdict
+from shieldguard.judges.contract import left_out_note
+from shieldguard.judges.dialects import Dialect, of_levels
 from shieldguard.judges.local.layout import Layout
 from shieldguard.judges.local.text import GrowingText
 from shieldguard.judges.thresholds import Thresholds
@@ -34,15 +36,18 @@ class Reading(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fast:
-    """Reads the level from the model's odds for the label strings behind a forced `"Judgment": `."""
+    """Reads the level from the model's odds for the label strings, put behind what comes before them."""
 
     layout: Layout
+    dialect: Dialect
     thresholds: Thresholds
     name: str
 
     def __call__(self, window: Window, growing: GrowingText) -> Reading:
         labels = self.layout.labels
-        context = self.layout.context(window.query, window.text, growing, reserve=len(labels.probe))
+        context = self.layout.context(
+            window.query, window.text, growing, reserve=len(labels.probe), tail=labels.tail
+        )
         return _FastReading(
             tokens=context.tokens + labels.probe,
             wanted=len(labels.path),
@@ -69,24 +74,86 @@ class _FastReading:
             else:
                 score = score + guesses[at, token]
             scores.append(score)
-        odds = torch.stack(scores).softmax(0).tolist()
+        stacked = torch.stack(scores)
+        odds = stacked.softmax(0).tolist()
         if not all(0 <= one <= 1 for one in odds):
             raise JudgeError(f"the model's probabilities are {odds!r}; its weights or its dtype do not work")
-        probabilities = dict(zip(labels.leaves, odds, strict=True))
-        harmful = probabilities[RiskLevel.HARMFUL]
-        return Verdict(
-            level=self.way.thresholds.level(probabilities[RiskLevel.POTENTIAL] + harmful, harmful),
-            judge=self.way.name,
-            probabilities=probabilities,
-            analysis=self.note,
+        dialect = self.way.dialect
+        if (share := float(stacked.exp().sum())) < dialect.least:
+            raise UnparsedVerdict(
+                f"the model expects none of its labels {list(labels.leaves)!r} (together {share:.2g}); it is "
+                f"no {dialect.title}, or its prompt is not the one that it was trained on"
+            )
+        chances: dict[RiskLevel, float] = {}
+        for label, one in zip(labels.leaves, odds, strict=True):
+            level = dialect.labels[label]
+            chances[level] = chances.get(level, 0.0) + one
+        return _verdict(chances, self.way.thresholds, self.way.name, self.note)
+
+
+def _verdict(chances: Mapping[RiskLevel, float], thresholds: Thresholds, name: str, analysis: str) -> Verdict:
+    probabilities = of_levels(chances)
+    harmful = probabilities[RiskLevel.HARMFUL]
+    return Verdict(
+        level=thresholds.level(probabilities[RiskLevel.POTENTIAL] + harmful, harmful),
+        judge=name,
+        probabilities=probabilities,
+        analysis=analysis,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Reads a classifier's scores at `end`, the token that its training put behind each text. `names` are
+    those of its categories."""
+
+    layout: Layout
+    dialect: Dialect
+    thresholds: Thresholds
+    names: Sequence[str]
+    end: int
+    name: str
+
+    def __call__(self, window: Window, growing: GrowingText) -> Reading:
+        tail = self.layout.tail
+        end = [] if tail.tokens[-1:] == [self.end] else [self.end]
+        context = self.layout.context(
+            window.query, window.text, growing, reserve=len(tail.tokens) + 1, tail=tail
+        )
+        return _ScoresReading(
+            tokens=context.tokens + tail.tokens + end,
+            way=self,
+            note=left_out_note(context.of_thought, context.of_query),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _ScoresReading:
+    tokens: list[int]
+    way: Scores
+    note: str
+    wanted: int = 1
+
+    def take(self, logits: Tensor) -> Verdict:
+        check_numbers(logits[-1])
+        scores = logits[-1].double().sigmoid()
+        at = int(scores.argmax())
+        highest = float(scores[at])
+        said = f"{self.way.names[at]}: {highest:.2g}"
+        return _verdict(
+            {RiskLevel.SAFE: 1 - highest, self.way.dialect.yields: highest},
+            self.way.thresholds,
+            self.way.name,
+            f"{self.note}\n{said}" if self.note else said,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Full:
-    """Has the model write its analysis, greedily, up to its judgment, which is parsed."""
+    """Has the model write its reply, greedily, up to its judgment, which is parsed."""
 
     layout: Layout
+    dialect: Dialect
     decode: Callable[[list[int]], str]
     ends: frozenset[int]
     most: int
@@ -94,10 +161,12 @@ class Full:
     on_analysis: OnAnalysis | None = None
 
     def __call__(self, window: Window, growing: GrowingText) -> Reading:
-        reserve = len(self.layout.turn) + self.most
-        context = self.layout.context(window.query, window.text, growing, reserve=reserve)
+        tail = self.layout.tail
+        context = self.layout.context(
+            window.query, window.text, growing, reserve=len(tail.tokens) + self.most, tail=tail
+        )
         return _FullReading(
-            tokens=context.tokens + self.layout.turn,
+            tokens=context.tokens + tail.tokens,
             way=self,
             window=window,
             note=left_out_note(context.of_thought, context.of_query),
@@ -116,19 +185,20 @@ class _FullReading:
 
     def take(self, logits: Tensor) -> Verdict | None:
         check_numbers(logits[-1])
+        dialect = self.way.dialect
         token = int(logits[-1].argmax())
         if token not in self.way.ends:
             self.written.append(token)
             self._tell(self.way.decode(self.written))
-            if len(self.written) < self.way.most and not is_final(self.reply):
+            if len(self.written) < self.way.most and not dialect.ends(self.reply):
                 self.tokens.append(token)
                 return None
-        level = parse(self.reply)
-        analysis = analysis_of(self.reply)
+        level = dialect.level(self.reply)
+        category, analysis = dialect.told(self.reply, level)
         return Verdict(
             level=level,
             judge=self.way.name,
-            category=category_of(analysis, level),
+            category=category,
             analysis=f"{self.note}\n{analysis}" if self.note else analysis,
         )
 
@@ -151,4 +221,4 @@ def check_numbers(logits: Tensor) -> None:
 
 
 Way: TypeAlias = Callable[[Window, GrowingText], Reading]
-"""`Fast` or `Full`: begins to read a window."""
+"""`Fast`, `Full` or `Scores`: begins to read a window."""

@@ -64,9 +64,6 @@ class Stepper:
         self._store = store
         self._max_batch = max_batch
         self._max_tokens = max_tokens
-        self._heads_per_group = (
-            checkpoint.model.config.num_attention_heads // checkpoint.model.config.num_key_value_heads
-        )
         self.steps = 0
         self.tokens = 0
 
@@ -153,22 +150,20 @@ class Stepper:
         """Compute new tokens behind each one's rows. Answers with the logits at the places asked for,
         counted in the long row of all of them."""
         device = self._checkpoint.device
-        batch = Batch([(rows, len(new)) for rows, new in members], self._heads_per_group)
+        batch = Batch([(rows, len(new)) for rows, new in members], self._checkpoint.heads_per_group)
         tokens = [token for _, new in members for token in new]
         positions = [len(rows) + at for rows, new in members for at in range(len(new))]
-        output = self._checkpoint.model(
-            input_ids=torch.tensor([tokens], device=device),
-            position_ids=torch.tensor([positions], device=device),
-            use_cache=True,
-            logits_to_keep=torch.tensor(asked, device=device),
-            **{self._checkpoint.cache_argument: batch},
+        logits = self._checkpoint.compute(
+            torch.tensor([tokens], device=device),
+            torch.tensor([positions], device=device),
+            batch,
+            torch.tensor(asked, device=device),
         )
         for rows, new in members:
             rows.count(new)
         self.steps += 1
         self.tokens += len(tokens)
-        logits: Tensor = output.logits[0].float()
-        return logits
+        return logits.float()
 
 
 def fail(job: Job, error: Exception) -> None:

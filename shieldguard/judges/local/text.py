@@ -21,13 +21,20 @@ class GrowingText:
         self._text = ""
         self._tokens: list[int] = []
 
-    def tokens(self, text: str, encode: Encode) -> Sequence[int]:
-        """The tokens of the whole text."""
+    def tokens(self, text: str, encode: Encode, behind: str = "") -> Sequence[int]:
+        """The tokens of the whole text, and of one that follows it for now."""
         if not text.startswith(self._text):
             self._text, self._tokens = "", []
-        border = len(self._text)
-        for found in _BORDER.finditer(text, border + 1):
-            border = found.start()
-        self._tokens += encode(text[len(self._text) : border])
+        begin = len(self._text)
+        border = last_border(text, begin)
+        self._tokens += encode(text[begin:border])
         self._text = text[:border]
-        return self._tokens + encode(text[border:])
+        return self._tokens + encode(text[border:] + behind)
+
+
+def last_border(text: str, begin: int = 0) -> int:
+    """The last border in a text, behind `begin`, or that."""
+    border = begin
+    for found in _BORDER.finditer(text, begin + 1):
+        border = found.start()
+    return border

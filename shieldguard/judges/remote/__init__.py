@@ -1,4 +1,5 @@
-"""ReasoningShield on other machines, behind any server of the OpenAI kind (the extra `remote`)."""
+"""ReasoningShield and other guard models on other machines, behind any server of the OpenAI kind (the extra
+`remote`)."""
 
 import ssl
 from collections.abc import Coroutine, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Literal, Self, TypeAlias
 import anyio.to_thread
 
 from shieldguard.errors import ConfigError, JudgeBusy, JudgeError, MissingDependency
-from shieldguard.judges.contract import MAX_ANALYSIS_TOKENS
+from shieldguard.judges.dialects import REASONING_SHIELD, Dialect
 from shieldguard.judges.thresholds import Thresholds
 from shieldguard.judges.waiting import result_of
 from shieldguard.verdicts import Verdict
@@ -49,11 +50,13 @@ class RemoteJudge:
     `model`: its name on the servers.
     `prompt`: the model's system prompt, or the path of the checkpoint's folder or of the
     reasoningshield_prompt.txt in it; by default one of our own wording.
+    `dialect`: what the model is asked and answers, where it is another one; see `guards`.
 
-    `mode`: "fast" reads the level from the log-probabilities of the label strings, which the server must
-    give (`top_logprobs` of them). "full" has the model write its analysis, as it was trained to, which takes
-    many times longer; `on_analysis` is called with the window and each new piece of the text, in the judge's
-    thread, and anew from the start where another replica has to take over.
+    `mode`: "fast", the default for ReasoningShield and for it alone, reads the level from the
+    log-probabilities of the label strings, which the server must give (`top_logprobs` of them). "full" has
+    the model write its analysis, as it was trained to, which takes many times longer; `on_analysis` is called
+    with the window and each new piece of the text, in the judge's thread, and anew from the start where
+    another replica has to take over.
     `potential`, `harmful`: from which P(level >= 0.5) a window is at level 0.5, and from which P(level = 1)
     at level 1 (fast). `max_analysis`: tokens of analysis at most (full).
 
@@ -78,13 +81,14 @@ class RemoteJudge:
         urls: str | Sequence[str],
         *,
         model: str,
-        mode: Mode = "fast",
+        dialect: Dialect = REASONING_SHIELD,
+        mode: Mode | None = None,
         prompt: str | Path | None = None,
         potential: float = 0.5,
         harmful: float = 0.5,
         top_logprobs: int = 20,
         on_analysis: OnAnalysis | None = None,
-        max_analysis: int = MAX_ANALYSIS_TOKENS,
+        max_analysis: int | None = None,
         context: int = 40_000,
         template: str = LLAMA,
         special: Sequence[str] = ("<|",),
@@ -99,9 +103,10 @@ class RemoteJudge:
         queue: int = 1024,
         name: str | None = None,
     ) -> None:
+        self._max_analysis = dialect.written if max_analysis is None else max_analysis
         for option, value in (
             ("top_logprobs", top_logprobs),
-            ("max_analysis", max_analysis),
+            ("max_analysis", self._max_analysis),
             ("max_connections", max_connections),
             ("queue", queue),
         ):
@@ -116,12 +121,13 @@ class RemoteJudge:
         self._model = model
         self._thresholds = Thresholds(potential=potential, harmful=harmful)
         self._top_logprobs = top_logprobs
-        self._max_analysis = max_analysis
-        self._asking = Asking(read_prompt(prompt), template=template, special=special, context=context)
+        self._asking = Asking(
+            read_prompt(prompt), dialect=dialect, template=template, special=special, context=context
+        )
         self._body = {"model": model, **(body or {})}
         self._queue = queue
         self._asked: set[object] = set()
-        self._set(mode, on_analysis, name)
+        self._set(mode or ("fast" if self._has_odds else "full"), on_analysis, name)
         self._replicas = Replicas(bases, retry_after=retry_after)
         transport = Transport(
             headers=checked_headers(api_key, headers or {}),
@@ -164,6 +170,11 @@ class RemoteJudge:
         """As `close`, without blocking the event loop."""
         await anyio.to_thread.run_sync(self.close)
 
+    @property
+    def _has_odds(self) -> bool:
+        dialect = self._asking.dialect
+        return (dialect.lead, dialect.labels) == (REASONING_SHIELD.lead, REASONING_SHIELD.labels)
+
     def _judge(self, window: Window, clients: Clients) -> Coroutine[Any, Any, Verdict]:
         async def ask(replica: Replica) -> Verdict:
             return await self._way(window, clients, replica)
@@ -174,6 +185,11 @@ class RemoteJudge:
         self.name = name or f"{Path(self._model).name} ({mode})"
         self._way: Way
         if mode == "fast":
+            if not self._has_odds:
+                raise ConfigError(
+                    f"mode={mode!r}, but only ReasoningShield's labels are read from log-probabilities of a "
+                    "server; use 'full'"
+                )
             self._way = Fast(
                 asking=self._asking,
                 body=self._body,

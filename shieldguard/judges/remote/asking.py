@@ -18,6 +18,7 @@ from shieldguard.judges.contract import (
     left_out_note,
     user_message,
 )
+from shieldguard.judges.dialects import Dialect
 from shieldguard.windows import Window
 
 LLAMA = (
@@ -28,15 +29,22 @@ LLAMA = (
 )
 """What Llama-3.2's chat template writes, but for the begin-of-text token: servers put that themselves."""
 
+# Servers put the begin-of-text token themselves.
+_BEGIN = re.compile(r"\A(?:<s>|<\|begin_of_text\|>)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to ask about a thought. `note`: what there was no room for."""
+    """A query and a thought as they are sent. `note`: what there was no room for."""
 
-    message: str
+    query: str
+    thought: str
     note: str
+
+    @property
+    def message(self) -> str:
+        return user_message(self.query, self.thought).strip()
 
 
 class Asking:
@@ -46,7 +54,9 @@ class Asking:
     Raises `ConfigError` for settings that cannot work.
     """
 
-    def __init__(self, prompt: str, *, template: str, special: Sequence[str], context: int) -> None:
+    def __init__(
+        self, prompt: str, *, dialect: Dialect, template: str, special: Sequence[str], context: int
+    ) -> None:
         if context < 1000:
             raise ConfigError(
                 f"context={context!r} leaves no room for a thought; give 1000 characters or more"
@@ -57,6 +67,7 @@ class Asking:
         if short := [one for one in special if len(one) < 2]:
             raise ConfigError(f"special={short[0]!r} cannot be broken; give two characters or more")
         self.prompt = prompt
+        self.dialect = dialect
         before, between, self._after = pieces
         # Chat templates strip messages.
         self._head = before + prompt.strip() + between
@@ -67,7 +78,7 @@ class Asking:
         self._context = context
 
     def question(self, window: Window) -> Question:
-        """The user's message.
+        """What is sent of them.
 
         Of a query longer than a quarter of the context the middle is left out, of the thought its
         beginning, in strides of half of its room, so that what the server has cached stays of use and the
@@ -84,21 +95,23 @@ class Asking:
             stride = room // 2
             left_out = -(-(len(thought) - room) // stride) * stride
             thought = LEFT_OUT + thought[left_out:]
-        message = user_message(query, thought)
         if self._breaks:
-            message = self._special.sub(r"\g<0> ", message)
-        return Question(message.strip(), left_out_note(left_out, of_query))
+            query, thought = (self._special.sub(r"\g<0> ", text) for text in (query, thought))
+        return Question(query, thought, left_out_note(left_out, of_query))
 
     def messages(self, question: Question) -> list[dict[str, str]]:
         """For a server that applies the chat template."""
-        return [
-            {"role": "system", "content": self.prompt},
-            {"role": "user", "content": question.message},
-        ]
+        asked = self.dialect.messages(self.prompt, question.query, question.thought)
+        return [*asked[:-1], {**asked[-1], "content": asked[-1]["content"].strip()}]
 
     def text(self, question: Question) -> str:
         """The conversation up to where the model begins to write."""
-        return self._head + question.message + self._after
+        written = self.dialect.prompt_text
+        if written is None:
+            return self._head + question.message + self._after
+        before, _, rest = _BEGIN.sub("", written).partition("{query}")
+        between, _, after = rest.partition("{thought}")
+        return before + question.query + between + question.thought + after
 
 
 def read_prompt(prompt: str | Path | None) -> str:

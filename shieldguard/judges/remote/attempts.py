@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from shieldguard.errors import JudgeBusy, JudgeError, JudgeTimeout, JudgeUnreachable
 from shieldguard.judges.remote.calls import ServerBusy
 from shieldguard.judges.remote.replicas import Replica, Replicas
-from shieldguard.verdicts import Verdict
+
+T = TypeVar("T")
 
 # A server that wants longer than this is not waited for, however far off the deadline.
 _LONGEST_WAIT = 30.0
@@ -15,8 +17,8 @@ _WAITS = 3
 
 
 async def judged(
-    replicas: Replicas, stream: str, deadline: float, ask: Callable[[Replica], Awaitable[Verdict]]
-) -> Verdict:
+    replicas: Replicas, stream: str, deadline: float, ask: Callable[[Replica], Awaitable[T]]
+) -> T:
     """Ask one replica after the other until one answers, each once; twice where there is but one, as a
     connection that was kept open may be gone. Where all are busy, wait for them, before the deadline.
 
@@ -41,9 +43,9 @@ async def _round(
     replicas: Replicas,
     stream: str,
     deadline: float,
-    ask: Callable[[Replica], Awaitable[Verdict]],
+    ask: Callable[[Replica], Awaitable[T]],
     failures: dict[Replica, JudgeError],
-) -> Verdict | None:
+) -> T | None:
     tried: list[Replica] = []
     again = len(replicas.all) == 1
     while replica := replicas.choose(stream, time.monotonic(), tried=tried):

@@ -14,7 +14,7 @@ import httpx2
 
 from shieldguard.errors import ConfigError, JudgeBusy, JudgeError, JudgeRefused, JudgeUnreachable
 from shieldguard.judges.remote.replicas import Replica
-from shieldguard.judges.remote.replies import said
+from shieldguard.judges.remote.replies import is_spent, said
 
 _ERROR_BYTES = 64 << 10
 
@@ -67,6 +67,8 @@ class Clients:
         verify = transport.verify
         context = httpx2.create_ssl_context(verify) if isinstance(verify, bool) else verify
         self._of = {url: transport.client(context) for url in urls}
+        # The last word, as "Bearer" is no secret.
+        self._secrets = [value.split()[-1] for value in transport.headers.values() if value.strip()]
 
     async def reply(self, replica: Replica, path: str, body: Mapping[str, Any], *, most: int) -> bytes:
         """The whole body of a reply, of `most` bytes."""
@@ -89,6 +91,14 @@ class Clients:
         for client in self._of.values():
             await client.aclose()
 
+    def _hidden(self, error: JudgeError) -> JudgeError:
+        """The error without the keys, which a server may repeat in what it says."""
+        said = str(error)
+        for secret in self._secrets:
+            said = said.replace(secret, "…")
+        error.args = (said,)
+        return error
+
     @asynccontextmanager
     async def _posted(
         self, replica: Replica, path: str, body: Mapping[str, Any]
@@ -96,7 +106,7 @@ class Clients:
         with _translated():
             async with self._of[replica.url].stream("POST", replica.url + path, json=body) as response:
                 if response.status_code != 200:
-                    raise _error(response, await _whole(replica, response, _ERROR_BYTES))
+                    raise self._hidden(_error(response, await _whole(replica, response, _ERROR_BYTES)))
                 yield response
 
 
@@ -148,6 +158,8 @@ def _error(response: httpx2.Response, body: bytes) -> JudgeError:
     if response.is_redirect:
         where = response.headers.get("location", "nowhere")
         return JudgeRefused(f"it redirects to {where!r}, which is not followed; give that address")
+    if status == 429 and is_spent(body):
+        return JudgeRefused(f"{what}; the account's quota is used up, so waiting is no use")
     seconds = _retry_after(response.headers.get("retry-after", ""))
     if status == 429 or (status == 503 and seconds is not None):
         return ServerBusy(what, 1.0 if seconds is None else seconds)
@@ -192,7 +204,9 @@ def checked_headers(api_key: str | None, headers: Mapping[str, str]) -> dict[str
     if api_key is not None:
         given["Authorization"] = f"Bearer {api_key}"
     for name, value in given.items():
-        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        if not (
+            isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
+        ):
             raise ConfigError(f"the header {name!r} (or the api_key) has a value that HTTP cannot carry")
     return given
 

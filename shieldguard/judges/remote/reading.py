@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from shieldguard.errors import JudgeRefused, JudgeUnreachable, UnparsedVerdict
-from shieldguard.judges.contract import (
-    DATE,
-    JUDGMENT,
-    analysis_of,
-    category_of,
-    is_final,
-    parse,
-)
+from shieldguard.judges.contract import DATE, JUDGMENT
 from shieldguard.judges.remote.asking import Asking
 from shieldguard.judges.remote.calls import Clients
 from shieldguard.judges.remote.odds import LONGEST, Odds
@@ -90,7 +83,7 @@ class Fast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Full:
-    """Has the model write its analysis, greedily, up to its judgment, which is parsed."""
+    """Has the model write its reply, greedily, up to its judgment, which is parsed."""
 
     asking: Asking
     body: Mapping[str, Any]
@@ -100,17 +93,20 @@ class Full:
 
     async def __call__(self, window: Window, clients: Clients, replica: Replica) -> Verdict:
         question = self.asking.question(window)
-        body = {
-            "messages": self.asking.messages(question),
-            "max_tokens": self.most,
-            "temperature": 0,
-            "stream": True,
-            "chat_template_kwargs": {"date_string": DATE},
-            **self.body,
-        }
+        dialect = self.asking.dialect
+        body: dict[str, Any] = {"max_tokens": self.most, "temperature": 0, "stream": True}
+        if dialect.prompt_text is None:
+            path = "/chat/completions"
+            body |= {
+                "messages": self.asking.messages(question),
+                "chat_template_kwargs": {"date_string": DATE},
+            }
+        else:
+            path = "/completions"
+            body |= {"prompt": self.asking.text(question)}
         reply, ended = "", None
         most = _REPLY_BYTES + self.most * _TOKEN_BYTES
-        async with aclosing(clients.events(replica, "/chat/completions", body, most=most)) as events:
+        async with aclosing(clients.events(replica, path, {**body, **self.body}, most=most)) as events:
             async for data in events:
                 if data == b"[DONE]":
                     break
@@ -118,21 +114,21 @@ class Full:
                 if piece:
                     reply += piece
                     self._tell(window, piece)
-                if ended is not None or is_final(reply):
+                if ended is not None or dialect.ends(reply):
                     break
             else:
                 raise JudgeUnreachable(f"its reply broke off behind {reply[-100:]!r}")
-        if ended not in (None, "stop") and not is_final(reply):
+        if ended not in (None, "stop") and not dialect.ends(reply):
             raise UnparsedVerdict(
                 f"the reply ended by {ended!r} before its judgment, behind {reply[-200:]!r}; "
                 "where that is 'length', raise max_analysis"
             )
-        level = parse(reply)
-        analysis = analysis_of(reply)
+        level = dialect.level(reply)
+        category, analysis = dialect.told(reply, level)
         return Verdict(
             level=level,
             judge=self.name,
-            category=category_of(analysis, level),
+            category=category,
             analysis=f"{question.note}\n{analysis}" if question.note else analysis,
         )
 

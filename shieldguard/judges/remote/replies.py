@@ -79,6 +79,7 @@ class _Delta(BaseModel):
 
 class _Streamed(BaseModel):
     delta: _Delta = _Delta()
+    text: str | None = None  # of completions
     finish_reason: str | None = None
 
 
@@ -112,7 +113,7 @@ def piece_of(data: bytes) -> tuple[str, str | None]:
     if not chunk.choices:
         return "", None
     [choice, *_] = chunk.choices
-    return choice.delta.content or "", choice.finish_reason
+    return choice.delta.content or choice.text or "", choice.finish_reason
 
 
 def said(body: bytes) -> str:
@@ -125,6 +126,35 @@ def said(body: bytes) -> str:
         if isinstance(found, dict) and key in found:
             found = found[key]
     return str(found)[:300]
+
+
+class _Detail(BaseModel):
+    metadata: dict[str, str] = {}
+
+
+class _Refusal(BaseModel):
+    code: str | int | None = None
+    type: str | None = None
+    details: list[_Detail] = []
+
+
+class _Refused(BaseModel):
+    error: _Refusal
+
+
+# As OpenAI has it for accounts that have to be topped up.
+_SPENT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+
+
+def is_spent(body: bytes) -> bool:
+    """Whether a server says by status 429 that there is nothing left, rather than that it went too fast: an
+    account without money, or a quota of Google's for a day."""
+    try:
+        error = _Refused.model_validate_json(body).error
+    except ValueError:
+        return False
+    limits = [detail.metadata.get("quota_limit", "") for detail in error.details]
+    return bool({error.code, error.type} & _SPENT) or any("PerDay" in limit for limit in limits)
 
 
 def _brief(error: ValueError) -> str:

@@ -9,6 +9,7 @@ pytest.importorskip("transformers")
 import torch
 
 from shieldguard.judges.local import LocalJudge
+from tests.generate.tiny import Local, make_local
 from tests.judges.local.reference import Reference
 
 
@@ -27,3 +28,9 @@ def fast(checkpoint: Path) -> Iterator[LocalJudge]:
     judge = LocalJudge(checkpoint, dtype="float32", device="cpu")
     yield judge
     judge.close()
+
+
+@pytest.fixture(scope="session")
+def local() -> Local:
+    """A model to be judged."""
+    return make_local()

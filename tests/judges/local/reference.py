@@ -37,6 +37,10 @@ class Reference:
         """The same of a text without special tokens, tokenised in one piece."""
         return self._encode(chat(self.tokenizer, query, thought))
 
+    def whole_reply(self, text: str) -> list[int]:
+        """A reply as it is written, to the end of its turn."""
+        return self._encode(f"{text}<|eot_id|>")
+
     @torch.inference_mode()
     def log_odds(self, query: str, thought: str) -> Mapping[RiskLevel, float]:
         """The logarithm of each label string's share."""

@@ -148,7 +148,9 @@ def _no_mask(*_: object) -> None:
     return None
 
 
-def _forgets_the_rest(self: GrowingText, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+def _forgets_the_rest(
+    self: GrowingText, text: str, encode: Callable[[str], list[int]], behind: str = ""
+) -> list[int]:
     """Tokenises each chunk by itself."""
     self._tokens += encode(text[len(self._text) :])
     self._text = text

@@ -62,6 +62,7 @@ def test_both_are_asked_at_each_place_and_told_when_a_trace_is_over() -> None:
         anyio.run(lambda: compare(first, second, []))
 
 
+@pytest.mark.slow
 def test_the_command_compares_fast_with_full(checkpoint: Path, tmp_path: Path) -> None:
     rng = random.Random(3)
     rows: list[dict[str, Any]] = [
@@ -98,6 +99,7 @@ def test_what_cannot_be_compared_is_said(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_bench_prints_its_table() -> None:
     done = run("bench", "judge", "--shape", "tiny", "--tokens", "256", "--window", "64", "--streams", "2")
     assert done.returncode == 0, done.stderr
@@ -110,6 +112,7 @@ def test_the_bench_prints_its_table() -> None:
     assert "verdicts are not" in done.stdout
 
 
+@pytest.mark.slow
 def test_random_weights_have_llama_3s_vocabulary_where_it_is_at_hand(tmp_path: Path) -> None:
     file = ROOT.parent / "shared" / "data" / "tokenizer" / "ggml-vocab-llama-bpe.gguf"
     if not file.exists():
