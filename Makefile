@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-matrix lint bench data-report clean
+.PHONY: demo test test-matrix lint fuzz bench data-report clean
 
 # The file's name is the extra that is installed; the demonstration needs less than the tests do.
 $(VENV)/demo $(VENV)/dev: pyproject.toml
@@ -26,9 +26,16 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Needs Linux, and a Python that atheris has wheels for.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/dev
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
+
 bench: $(VENV)/dev
 	$(BIN)/python tests/bench/engine.py
+	$(BIN)/python -m tests.bench.codecs
 	$(BIN)/python tests/bench/peers.py
+	$(BIN)/python -m tests.bench.proxy
 	$(BIN)/python tests/bench/judge.py
 
 # The labelled traces through the demonstration's path; needs the data folder.

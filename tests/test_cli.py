@@ -119,7 +119,8 @@ def test_what_cannot_be_done_is_said_on_standard_error_without_a_traceback(
 def test_settings_come_from_a_file_and_the_environment(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "guard.toml"
     file.write_text(
-        'judge = "tests.scripted:judge"\n[policy.reasoning]\nharmful = "redact"', encoding="utf-8"
+        'judge = "tests.scripted:judge"\n[policy.reasoning]\nharmful = "redact"\n[serve]\nport = 80',
+        encoding="utf-8",
     )
     done = run("check", "--config", str(file), "--json", stdin=HARMFUL)
     assert (done.returncode, json.loads(done.stdout)["ended"]) == (1, "complete")

@@ -7,9 +7,11 @@ standard error.
 import json
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import anyio
 
@@ -19,6 +21,7 @@ from shieldguard import (
     End,
     Guard,
     MissingDependency,
+    Observer,
     Reasoning,
     RiskLevel,
     ShieldguardError,
@@ -26,6 +29,8 @@ from shieldguard import (
     StreamReport,
 )
 from shieldguard.config import GuardConfig, load_judge
+from shieldguard.recording import Recorder
+from shieldguard_adapters.choosing import json_object
 from shieldguard_adapters.traces import Trace, load_trace, load_traces
 
 try:
@@ -35,23 +40,31 @@ except ImportError as error:
     print(MissingDependency(error.name or "typer", "cli"), file=sys.stderr)
     raise SystemExit(2) from None
 
+from shieldguard.evaluation.moderation import QA, QT
+from shieldguard_adapters import moderating, replaying, streams
+from shieldguard_adapters.training import train
+
 app = typer.Typer(
     help="Streaming guardrails for the reasoning of large language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-train = typer.Typer(help="Train judges.", no_args_is_help=True)
 evaluate = typer.Typer(help="Measure judges.", no_args_is_help=True)
 bench = typer.Typer(help="Measure what judging costs.", no_args_is_help=True)
 app.add_typer(train, name="train")
 app.add_typer(evaluate, name="eval")
 app.add_typer(bench, name="bench")
 
+C = TypeVar("C", bound=GuardConfig)
+
 Judge = Annotated[
     str | None, typer.Option(help="'embedded', or 'package.module:factory' for a judge of your own.")
 ]
 Config = Annotated[Path | None, typer.Option(help="A TOML file with the guard's settings.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a trace, for machines.")]
+Record = Annotated[
+    Path | None, typer.Option(help="A file to record the stream to, with its text, for `shieldguard replay`.")
+]
 Data = Annotated[Path, typer.Option(help="The folder with the labelled traces.")]
 
 
@@ -61,6 +74,7 @@ def demo(
     judge: Judge = None,
     config: Config = None,
     pace: Annotated[float, typer.Option(min=0, help="Characters a second; 0 for as fast as can be.")] = 160,
+    record: Record = None,
     as_json: Json = False,
 ) -> None:
     """Guard a model that thinks aloud: a local server recites, the real OpenAI client reads."""
@@ -69,7 +83,8 @@ def demo(
     from shieldguard_adapters.demo.show import Screen
 
     traces = [load_trace(file)] if file else list(ALL)
-    play(traces, _guard(config, judge), Screen(Console(), as_json), pace=pace)
+    with _recorder(record) as observers:
+        play(traces, _guard(config, judge, observers), Screen(Console(), as_json), pace=pace)
 
 
 @app.command()
@@ -79,15 +94,19 @@ def check(
     level: Annotated[float, typer.Option(help="The level from which a trace counts as harmful.")] = 1.0,
     judge: Judge = None,
     config: Config = None,
+    record: Record = None,
     as_json: Json = False,
 ) -> None:
     """Judge one trace, window by window, and exit with 1 if it is harmful."""
-    from shieldguard_adapters.demo.show import summary, verdict_line
+    from shieldguard_adapters.demo.show import verdict_line
+    from shieldguard_adapters.summaries import summary
 
     if level not in (RiskLevel.POTENTIAL, RiskLevel.HARMFUL):
         raise typer.BadParameter(f"--level must be 0.5 or 1, not {level!r}")
     trace = load_trace(file)
-    report = _check(trace if query is None else replace(trace, query=query), _guard(config, judge))
+    asked = trace if query is None else replace(trace, query=query)
+    with _recorder(record) as observers:
+        report = _check(asked, _guard(config, judge, observers))
     console = Console()
     if as_json:
         console.print_json(json.dumps(summary(report)), indent=None)
@@ -101,16 +120,45 @@ def check(
         raise typer.Exit(1)
 
 
-@train.command("embedded")
-def train_embedded(
-    data: Data,
-    out: Annotated[Path, typer.Option(help="Where to write the weights.")],
-    seed: int = 0,
-) -> None:
-    """Train the embedded judge on labelled traces."""
-    from shieldguard.training.embedded import train
+app.command()(replaying.replay)
+evaluate.command("stream")(streams.stream)
+app.command("calibrate")(streams.calibrate_)
 
-    print(json.dumps(train(data, out, seed=seed), indent=2))
+
+@app.command()
+def serve(
+    upstream: Annotated[
+        str | None, typer.Option(help="The model server's URL; for several, see the configuration.")
+    ] = None,
+    judge: Judge = None,
+    config: Config = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="A PEM file; with --tls-key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="A PEM file; with --tls-certificate.")] = None,
+) -> None:
+    """Guard a model server: a proxy that speaks its API, for clients in any language."""
+    from shieldguard_adapters.proxy.serving import run
+    from shieldguard_adapters.proxy.settings import ServeConfig
+
+    flags = {
+        "upstreams": [{"url": upstream}] if upstream else None,
+        "host": host,
+        "port": port,
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
+    }
+    settings = _settings(ServeConfig.load(config), judge)
+    run(settings.with_flags({name: flag for name, flag in flags.items() if flag is not None}))
+
+
+@app.command()
+def key() -> None:
+    """Make a key for a client of the proxy, and the hash that its configuration keeps of it."""
+    from shieldguard_adapters.proxy.keys import new_key
+
+    made, kept = new_key()
+    print(f"key:    {made}\nsha256: {kept}")
 
 
 @evaluate.command("screen")
@@ -139,6 +187,10 @@ def eval_agreement(
     assert isinstance(fast, LocalJudge)
     agreement = anyio.run(lambda: compare(fast, fast.in_mode("full"), traces, points=points))
     print(agreement.markdown())
+
+
+evaluate.command("qt")(moderating.command(QT))
+evaluate.command("qa")(moderating.command(QA))
 
 
 @bench.command("judge")
@@ -171,21 +223,34 @@ def bench_judge(
 
 def _options(given: str) -> dict[str, Any]:
     """Those of the local judge but for what the comparison itself chooses."""
-    try:
-        options = json.loads(given)
-    except ValueError as error:
-        raise ConfigError(f"--judge-options {given!r} is no JSON: {error}") from None
+    options = json_object(given)
     chosen = {"checkpoint", "mode", "on_analysis"}
-    if not isinstance(options, dict) or chosen & options.keys():
+    if chosen & options.keys():
         raise ConfigError(f"--judge-options {given!r} must be a JSON object without {sorted(chosen)!r}")
     return options
 
 
-def _guard(config: Path | None, judge: str | None) -> Guard:
-    settings = GuardConfig.load(config)
-    if judge is not None and judge != settings.judge:
-        settings = settings.model_copy(update={"judge": judge, "judge_options": {}})
-    return settings.build()
+def _guard(config: Path | None, judge: str | None, observers: Sequence[Observer]) -> Guard:
+    return _settings(GuardConfig.load(config), judge).build(observers=observers)
+
+
+@contextmanager
+def _recorder(file: Path | None) -> Iterator[Sequence[Observer]]:
+    if file is None:
+        yield ()
+        return
+    recorder = Recorder(file)
+    try:
+        yield (recorder,)
+    finally:
+        recorder.close()
+
+
+def _settings(settings: C, judge: str | None) -> C:
+    """The settings, with this judge instead of theirs."""
+    if judge is None or judge == settings.judge:
+        return settings
+    return settings.model_copy(update={"judge": judge, "judge_options": {}})
 
 
 def _check(trace: Trace, guard: Guard) -> StreamReport:

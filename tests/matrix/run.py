@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 VENVS = ROOT / ".venvs"
 TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "trio>=0.27", "blockbuster>=1.5")
 TORCH = "torch==2.13.0"
+LITELLM = "litellm[proxy]==1.106.2"  # later ones need certificates of 2026-10
+OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+LLAMA_INDEX = "llama-index-llms-openai"
 LLAMA_CPP = "llama-cpp-python==0.3.36"
 VLLM = "vllm==0.33.0"
 # Of what it needs, what the classes of its requests import.
@@ -36,7 +39,14 @@ VLLM_NEEDS = (
         "uvloop",
     ),
 )
+# Clients on httpx: the last versions of those that moved to httpx2, and those that have not moved.
+ON_HTTPX = (
+    *("openai<3", "anthropic<1", "google-genai<3", "huggingface_hub<2"),
+    *("mistralai", "ollama", "cohere", "groq", "boto3"),
+)
 IN_THE_WHEEL = (
+    "shieldguard/evaluation/moderation/report.css",
+    "shieldguard/evaluation/moderation/sample_qt.csv",
     "shieldguard/judges/embedded/weights.npz",
     "shieldguard/py.typed",
     "shieldguard_adapters/py.typed",
@@ -97,14 +107,30 @@ def ready(environment: Environment) -> Path:
 
 
 def pytest(*arguments: str, environment: Mapping[str, str] | None = None) -> Callable[[Path], str]:
-    """Runs the tests, of which it says the closing line."""
+    """Runs the tests, the slow ones too, of which it says the closing line."""
 
     def tests(python: Path) -> str:
-        command = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
+        command = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", *arguments)
         output = run(*command, environment=environment)
         return output.strip().splitlines()[-1]
 
     return tests
+
+
+def typed(*names: str, tests: Callable[[Path], str]) -> Callable[[Path], str]:
+    """Before the tests, checks the types of what is about these agent frameworks, which a developer's
+    environment has not."""
+    places = (
+        *("adapters/shieldguard_adapters/{}.py", "adapters/shieldguard_adapters/{}/*.py"),
+        *("tests/frameworks/test_{}*.py", "examples/*{}*.py"),
+    )
+    files = sorted(file for name in names for place in places for file in ROOT.glob(place.format(name)))
+
+    def checked(python: Path) -> str:
+        run(python, "-m", "mypy", *files)
+        return tests(python)
+
+    return checked
 
 
 def wheel(builder: Path) -> str:
@@ -163,7 +189,8 @@ def llama_cpp(python: Path) -> str:
     pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
     run(*pip, LLAMA_CPP.replace("==", "[server]=="), environment=without_libraries)
     program = {"SHIELDGUARD_LLAMA_SERVER": str(built / "bin" / "llama-server")}
-    return pytest("tests/judges/remote/test_llama_cpp.py", environment=program)(python)
+    tests = ("tests/judges/remote/test_llama_cpp.py", "tests/judges/remote/test_proxied.py")
+    return pytest(*tests, environment=program)(python)
 
 
 def vllm(python: Path) -> str:
@@ -175,21 +202,101 @@ def vllm(python: Path) -> str:
 
 ENVIRONMENTS = (
     Environment(
-        "openai2",
-        ("--editable", ".[demo]", "openai<3", *TOOLS),
+        "httpx",
+        ("--editable", ".[demo]", *ON_HTTPX, *TOOLS),
         pytest("tests/clients", "tests/wire"),
+    ),
+    Environment(
+        "agents",
+        (
+            "--editable",
+            ".[demo,langchain,openai-agents,pydantic-ai]",
+            "langchain-openai",
+            "langchain-tests",
+            "opentelemetry-sdk",
+            *TOOLS,
+            "mypy",
+        ),
+        typed(
+            *("langchain", "openai_agents", "pydantic_ai"),
+            # Those of LangChain's own standard tests that are async want its plugin.
+            tests=pytest(
+                *("tests/frameworks", "tests/test_examples.py"),
+                *("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"),
+            ),
+        ),
     ),
     Environment(
         "minimal",
         ("--editable", ".", *TOOLS),
         pytest("tests/engine", "tests/promises", "tests/extras", "-k", "not mutants"),
     ),
+    Environment(
+        "litellm",
+        ("--editable", ".[demo]", "anthropic", LITELLM, *TOOLS, "mypy"),
+        typed(
+            "litellm",
+            tests=pytest(
+                *("tests/frameworks", "tests/test_examples.py", "-k", "litellm"), environment=OFFLINE
+            ),
+        ),
+    ),
+    Environment(
+        "agents_on_httpx",
+        (
+            *("--editable", ".[demo]", "openai<3", "llama-index-core", LLAMA_INDEX, "smolagents[openai]"),
+            *(*TOOLS, "mypy"),
+        ),
+        typed(
+            *("llama_index", "smolagents"),
+            tests=pytest(
+                *("tests/frameworks", "tests/test_examples.py", "-k", "llama_index or smolagents"),
+            ),
+        ),
+    ),
     Environment("build", ("build",), wheel),
+    Environment("finetune", ("--editable", ".[finetune]", TORCH, *TOOLS), pytest("tests/finetune")),
+    Environment(
+        "slow",
+        ("--editable", ".[demo,anthropic,local,serve]", TORCH, "gguf>=0.17", "trustme", *TOOLS),
+        pytest(
+            *("tests/clients/test_breaking.py", "tests/judges/local/test_measuring.py"),
+            *("tests/proxy/test_many.py", "tests/test_examples.py", "-m", "slow"),
+        ),
+    ),
+    Environment(
+        "google_adk",
+        ("--editable", ".[demo,google-adk]", "google-genai<3", *TOOLS, "mypy"),
+        typed("google_adk", tests=pytest("tests/frameworks/test_google_adk.py", "tests/test_examples.py")),
+    ),
+    Environment(
+        "agent_framework",
+        (
+            "--editable",
+            ".[demo,agent-framework]",
+            "agent-framework-openai>=1.17",
+            "opentelemetry-sdk",
+            *TOOLS,
+            "mypy",
+        ),
+        typed(
+            "agent_framework",
+            tests=pytest("tests/frameworks/test_agent_framework.py", "tests/test_examples.py"),
+        ),
+    ),
+    Environment(
+        "autogen",
+        (
+            *("--editable", ".[demo]", "autogen-agentchat==0.7.5", "autogen-ext[openai]==0.7.5"),
+            *(*TOOLS, "mypy"),
+        ),
+        typed("autogen", tests=pytest("tests/frameworks/test_autogen.py", "tests/test_examples.py")),
+    ),
     Environment(
         "llama_cpp",
         (
             "--editable",
-            ".[local,remote,demo]",
+            ".[anthropic,local,remote,demo,serve]",
             TORCH,
             "cmake",
             "gguf>=0.17",
@@ -218,7 +325,7 @@ def main(names: Sequence[str]) -> int:
         except Failed as error:
             failed += 1
             line = f"FAILED\n{error}"
-        print(f"{environment.name:9} {time.monotonic() - began:5.0f} s  {line}", flush=True)
+        print(f"{environment.name:15} {time.monotonic() - began:5.0f} s  {line}", flush=True)
     return 1 if failed else 0
 
 

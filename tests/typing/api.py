@@ -61,6 +61,7 @@ from shieldguard.judges.embedded import EmbeddedJudge
 from shieldguard.judges.local import LocalJudge, Usage
 from shieldguard.judges.remote import RemoteJudge
 from shieldguard.testing import InstantScriptedJudge, ScriptedJudge, rechunk, scripted_stream
+from shieldguard_adapters.transformers import GeneratedText, GuardedGeneration, guard_generate
 
 # -- judges, windowers and observers of one's own: no base class, no registration --------------------
 
@@ -101,6 +102,11 @@ class Log:
         print(report.ended)
 
 
+class Timed(Log):
+    def stream_began(self, stream: str) -> None:
+        print(stream)
+
+
 class Mute:
     name = "mute"
 
@@ -111,7 +117,7 @@ def guards() -> Guard:
     judges: Sequence[Judge] = [Plain(), Instant(), ScriptedJudge()]
     instant: Sequence[InstantJudge] = [Instant(), InstantScriptedJudge({"HARM": 1.0})]
     windowers: Sequence[Windower] = [Lines(), SentenceWindower(longest=400), SizeWindower(size=200)]
-    observers: list[Observer] = [Log()]
+    observers: list[Observer] = [Log(), Timed()]
     Guard()
     Guard(judge=judges[0], observers=(Log(),))
     Guard(judge=Mute())  # type: ignore[arg-type]
@@ -276,6 +282,22 @@ def on_this_machine_and_on_others() -> Judge:
     assert_type(remote.in_mode("full", on_analysis=told), RemoteJudge)
     assert_type(local.usage, Usage)
     return Cascade(EmbeddedJudge(), Cascade(local, remote, threshold=0.2), confirm_timeout=60)
+
+
+async def a_model_in_this_process(model: object, tokenizer: object, inputs: object, guard: Guard) -> str:
+    made = guard_generate(model, tokenizer, inputs, guard, query="Why?", thinking="auto", max_new_tokens=9)
+    assert_type(made, GuardedGeneration)
+    for event in made:
+        assert_type(event, ReleasedEvent)
+    async for event in made:
+        assert_type(event, ReleasedEvent)
+    with made as plain:
+        assert_type(plain, SyncGuardedStream)
+    async with made as stream:
+        assert_type(stream, GuardedStream)
+    assert_type(made.report, StreamReport)
+    assert_type(await made.aread(), GeneratedText)
+    return assert_type(made.read(), GeneratedText).answer
 
 
 def settings(factory: Callable[[Window], Verdict | JudgeError | float]) -> Guard:

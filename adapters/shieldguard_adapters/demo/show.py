@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 from shieldguard import AbortCause, Ended, MissingDependency, RiskLevel, StreamReport, WindowJudged
 from shieldguard_adapters.demo.server import Recital
+from shieldguard_adapters.summaries import summary
 from shieldguard_adapters.traces import Trace
 
 try:
@@ -30,42 +30,6 @@ def verdict_line(event: WindowJudged) -> Text:
             "  " + "  ".join(f"P({level})={p:.2f}" for level, p in sorted(verdict.probabilities.items()))
         )
     return line.append(f"  {event.action.value}  {event.latency * 1000:.1f} ms")
-
-
-def summary(report: StreamReport) -> dict[str, Any]:
-    """A report as JSON takes it."""
-    return {
-        "stream": report.stream,
-        "ended": report.ended.value,
-        "cause": report.aborted.cause.value if report.aborted else None,
-        "level": report.level.value if report.level is not None else None,
-        "windows": [
-            {
-                "channel": window.channel.value,
-                "start": window.start,
-                "end": window.end,
-                "action": window.action.value,
-                "level": window.verdict.level.value if window.verdict else None,
-                "probabilities": {
-                    str(level): round(p, 4) for level, p in window.verdict.probabilities.items()
-                }
-                if window.verdict and window.verdict.probabilities
-                else None,
-                "error": str(window.error) if window.error else None,
-                "latency_ms": round(window.latency * 1000, 3),
-            }
-            for window in report.windows
-        ],
-        **{
-            name: {
-                key: getattr(tally, key)
-                for key in ("seen", "judged", "released", "redacted", "withheld", "exposed")
-            }
-            for name, tally in (("reasoning", report.reasoning), ("answer", report.answer))
-        },
-        "unobservable": sorted(kind.value for kind in report.unobservable),
-        "closed_after_ms": None if report.closed_after is None else round(report.closed_after * 1000, 3),
-    }
 
 
 @dataclass(slots=True)
