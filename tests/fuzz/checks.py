@@ -189,5 +189,10 @@ def _strings(value: Any, metadata: frozenset[str]) -> Iterator[str]:
 def sse_bodies(out: bytes) -> Iterator[str]:
     framer = SseFramer()
     for frame in framer.feed(out) + framer.flush():
-        if (data := parse_sse(frame).data) is not None:
-            yield data
+        try:
+            data = parse_sse(frame).data
+        except WireError:  # a client may read it as JSON: Gemini's errors come like that
+            yield frame.decode()
+        else:
+            if data is not None:
+                yield data
