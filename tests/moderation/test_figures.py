@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from shieldguard.evaluation.bootstrap import METRICS
 from shieldguard.evaluation.metrics import Detection
-from shieldguard.evaluation.moderation.curves import curves
-from shieldguard.evaluation.moderation.figures import METRICS, Figures, Judged, confusion, figures
+from shieldguard.evaluation.moderation.figures import Figures, Judged, confusion, figures, ranked
 from tests.moderation.judges import judged
 
 GOLD = [0, 0, 0, 0, 0.5, 0.5, 1, 1, 1, 1]
@@ -105,7 +105,7 @@ def test_scikit_learn_agrees(seed: int) -> None:
 def test_scikit_learn_draws_the_same_curves(seed: int) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     gold, scores = drawn_at_random(seed)
-    found = curves(judged(gold, scores))
+    found = ranked(judged(gold, scores))
     assert found
     known = [(label > 0, score) for label, score in zip(gold, scores, strict=True) if score is not None]
     truth, known_scores = zip(*known, strict=True)
@@ -160,7 +160,7 @@ def test_the_interval_of_the_area_is_that_of_rows_drawn_anew() -> None:
     rows = [(label > 0, score) for label, score in zip(gold, scores, strict=True) if score is not None]
     rng = random.Random(1)
     drawn = [list(zip(*rng.choices(rows, k=len(rows)), strict=True)) for _ in range(1500)]
-    found = curves(judged(gold, scores))
+    found = ranked(judged(gold, scores))
     assert found
     for mine, theirs in (
         (found.roc_area, metrics.roc_auc_score),
@@ -171,7 +171,7 @@ def test_the_interval_of_the_area_is_that_of_rows_drawn_anew() -> None:
 
 
 def test_the_score_of_a_row_is_the_mean_of_its_runs() -> None:
-    found = curves(judged([0, 1, 1], [0.4, 0.3, None], [0.0, 0.2, 0.1]))
+    found = ranked(judged([0, 1, 1], [0.4, 0.3, None], [0.0, 0.2, 0.1]))
     assert found  # 0.2, 0.25, and 0.1 of the one verdict that the last row got
     assert found.roc_area.value == pytest.approx(0.5)
     assert found.left_out == 0
@@ -180,15 +180,15 @@ def test_the_score_of_a_row_is_the_mean_of_its_runs() -> None:
 def test_there_are_no_curves_without_scores_or_without_both_kinds() -> None:
     rows = judged([0, 1], [0.1, 0.9])
     object.__setattr__(rows[1].answers[0], "probabilities", None)
-    assert curves(rows) is None
-    assert curves(judged([1, 1], [0.1, 0.9])) is None
-    assert curves(judged([0, 1], [None, 0.9])) is None
+    assert ranked(rows) is None
+    assert ranked(judged([1, 1], [0.1, 0.9])) is None
+    assert ranked(judged([0, 1], [None, 0.9])) is None
 
 
 def test_a_curve_of_many_points_is_drawn_with_fewer_and_keeps_its_ends() -> None:
     rng = random.Random(0)
     gold = [rng.choice([0, 1]) for _ in range(3000)]
-    found = curves(judged(gold, [rng.random() for _ in gold]))
+    found = ranked(judged(gold, [rng.random() for _ in gold]))
     assert found
     assert 300 < len(found.roc) <= 401
     assert found.roc[0] == (0.0, 0.0)

@@ -1,37 +1,16 @@
-"""The authors' figures, with bootstrap intervals, over runs and data sets."""
+"""The authors' figures, over runs and data sets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from shieldguard.evaluation.bootstrap import Counted, Estimate, estimates
+from shieldguard.evaluation.curves import Curves, curves
 from shieldguard.evaluation.metrics import Detection
 from shieldguard.evaluation.moderation.journal import Answer
 from shieldguard.evaluation.rows import Row
 from shieldguard.verdicts import RiskLevel
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Cells: TypeAlias = npt.NDArray[np.int64]
-
-METRICS = ("accuracy", "precision", "recall", "f1", "false_positive_rate")
-DRAWS = 2000
-"""Times that the rows are drawn anew, with replacement, for an interval."""
-
-_EDGES = (2.5, 97.5)  # percentiles
 _LEVELS = tuple(level.value for level in RiskLevel)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A share, and what 95 % of the samples like this one would give. `deviation`: over runs, None for one.
-    nan where there is nothing to count: no harmful row, or no harmless one."""
-
-    value: float
-    low: float
-    high: float
-    deviation: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +52,7 @@ def figures(*sets: Sequence[Judged]) -> Figures:
         harmful=sum(one.harmful for one in rows),
         unparsed=sum(answer.level is None for answer in answers) / len(answers),
         table=table,
-        estimates=_estimates([_cells(judged) for judged in sets]),
+        estimates=estimates([_pairs(judged) for judged in sets]),
     )
 
 
@@ -87,83 +66,22 @@ def confusion(judged: Sequence[Judged]) -> list[list[int]]:
     return found
 
 
+def ranked(judged: Sequence[Judged]) -> Curves | None:
+    """By P(level >= 0.5), the mean over runs; rows without any verdict are left out. None from a judge that
+    gives no probabilities with some verdicts, and where all rows or none are harmful."""
+    scores: list[float | None] = []
+    for one in judged:
+        parsed = [answer for answer in one.answers if answer.level is not None]
+        found = [answer.score for answer in parsed if answer.score is not None]
+        if len(found) < len(parsed):
+            return None
+        scores.append(sum(found) / len(found) if found else None)
+    return curves([one.harmful for one in judged], scores)
+
+
 def _harmful(answer: Answer) -> bool | None:
     return None if answer.level is None else answer.level > 0
 
 
-def _cells(judged: Sequence[Judged]) -> Cells:
-    """For each row and run the place in the two-way table: hit, miss, false alarm, pass."""
-    cells = {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}
-    guesses = [[_harmful(answer) for answer in one.answers] for one in judged]
-    return np.array(
-        [
-            [cells[one.harmful, not one.harmful if guess is None else guess] for guess in row]
-            for one, row in zip(judged, guesses, strict=True)
-        ]
-    )
-
-
-def _estimates(tables: Sequence[Cells]) -> dict[str, Estimate]:
-    generator = np.random.default_rng(0)
-    measured = _mean([_metrics(cells, np.ones((1, len(cells)), dtype=int))[0] for cells in tables])
-    drawn = []
-    for cells in tables:
-        # Rows that came out alike in every run are the same draw: it is enough to draw how many of each.
-        alike, counts = np.unique(cells, axis=0, return_counts=True)
-        draws = generator.multinomial(len(cells), counts / len(cells), size=DRAWS)
-        drawn.append(_mean(_metrics(alike, draws).transpose(1, 0, 2)))
-    values = _mean(measured)
-    intervals = interval(_mean(drawn))
-    return {
-        metric: Estimate(
-            value=float(values[at]),
-            low=intervals[at][0],
-            high=intervals[at][1],
-            deviation=float(np.std(measured[:, at], ddof=1)) if len(measured) > 1 else None,
-        )
-        for at, metric in enumerate(METRICS)
-    }
-
-
-def _metrics(cells: Cells, draws: npt.NDArray[np.int64]) -> Floats:
-    """The metrics by draw and run, of the cells taken so many times.
-
-    nan for what is about harmful rows where there are none. As the authors have it, the precision of a judge
-    that calls nothing harmful is 0.
-    """
-    any_harmful = bool((cells < 2).any())
-    by_run = []
-    for run in range(cells.shape[1]):
-        counts = draws @ np.eye(4, dtype=int)[cells[:, run]]
-        by_run.append([_of(*cell, any_harmful=any_harmful) for cell in counts.tolist()])
-    return np.array(by_run).transpose(1, 0, 2)
-
-
-def _of(hits: int, misses: int, alarms: int, passes: int, *, any_harmful: bool) -> list[float]:
-    table = Detection(hits=hits, misses=misses, false_alarms=alarms, passes=passes)
-    nan = float("nan")
-    return [
-        table.accuracy,
-        (table.precision if hits + alarms else 0.0) if any_harmful else nan,
-        table.recall,
-        table.f1 if any_harmful else nan,
-        table.false_positive_rate,
-    ]
-
-
-def _mean(values: Sequence[Floats] | Floats) -> Floats:
-    """Along the first axis, of those that are no nan."""
-    known = ~np.isnan(values)
-    counts = known.sum(axis=0)
-    total: Floats = np.where(known, values, 0.0).sum(axis=0)
-    return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
-
-
-def interval(draws: Floats) -> list[tuple[float, float]]:
-    """The middle 95 % of each column; draws in which there was nothing to count are left out."""
-    found = []
-    for column in draws.T:
-        known = column[~np.isnan(column)]
-        low, high = np.percentile(known, _EDGES) if len(known) else (float("nan"), float("nan"))
-        found.append((float(low), float(high)))
-    return found
+def _pairs(judged: Sequence[Judged]) -> list[list[Counted]]:
+    return [[(one.harmful, _harmful(answer)) for answer in one.answers] for one in judged]

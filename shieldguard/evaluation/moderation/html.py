@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from importlib import resources
 
+from shieldguard.evaluation.bootstrap import METRICS, Estimate
 from shieldguard.evaluation.document import page
 from shieldguard.evaluation.moderation.card import NOTE
-from shieldguard.evaluation.moderation.figures import METRICS, Estimate
 from shieldguard.evaluation.moderation.plots import curve, dot, track
 from shieldguard.evaluation.moderation.result import Named, Result
 from shieldguard.evaluation.moderation.wording import (

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
+from shieldguard.evaluation.bootstrap import METRICS, Estimate
 from shieldguard.evaluation.document import grid
 from shieldguard.evaluation.moderation.card import NOTE
-from shieldguard.evaluation.moderation.figures import METRICS, Estimate, Figures
+from shieldguard.evaluation.moderation.figures import Figures
 from shieldguard.evaluation.moderation.result import Result
 from shieldguard.evaluation.moderation.wording import (
     HEADS,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from shieldguard.evaluation.moderation.figures import Estimate
+from shieldguard.evaluation.bootstrap import Estimate
 
 _SIZE = 240
 _LEFT, _TOP, _RIGHT, _BOTTOM = 44, 10, 12, 40

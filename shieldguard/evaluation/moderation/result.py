@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from shieldguard.evaluation.curves import Curves
 from shieldguard.evaluation.moderation import QT, Task
 from shieldguard.evaluation.moderation.card import BASELINES, NOTE, REASONING_SHIELD, Baseline
-from shieldguard.evaluation.moderation.curves import Curves, curves
-from shieldguard.evaluation.moderation.figures import Figures, Judged, confusion, figures
+from shieldguard.evaluation.moderation.figures import Figures, Judged, confusion, figures, ranked
 from shieldguard.evaluation.moderation.journal import Answer, Key
 from shieldguard.evaluation.rows import DataSet
 
@@ -86,7 +86,7 @@ class Result:
 
     @cached_property
     def curves(self) -> Curves | None:
-        return curves(self._all)
+        return ranked(self._all)
 
     @property
     def errors(self) -> Mapping[str, int]:

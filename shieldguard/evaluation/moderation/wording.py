@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from shieldguard.evaluation.moderation.figures import DRAWS, Estimate
+from shieldguard.evaluation.bootstrap import DRAWS, Estimate
 from shieldguard.evaluation.moderation.result import Result
 
 HEADS = {

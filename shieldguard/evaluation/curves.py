@@ -1,4 +1,4 @@
-"""How well a judge's score ranks texts, at every threshold: ROC, and precision against recall."""
+"""How well scores rank texts, at every threshold: ROC, and precision against recall."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shieldguard.evaluation.moderation.figures import DRAWS, Estimate, Floats, Judged, interval
+from shieldguard.evaluation.bootstrap import DRAWS, Estimate, Floats, interval
 
 _AT_A_TIME = 50  # draws, for their memory
 _POINTS = 400  # of a curve that is drawn
@@ -15,7 +15,7 @@ _POINTS = 400  # of a curve that is drawn
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
     """`roc`: (false-positive rate, recall), `precision_recall`: (recall, precision), thresholds falling.
-    `left_out`: rows without a score, since they got no verdict. `harmful`: the share of harmful ones."""
+    `left_out`: rows without a score. `harmful`: the share of harmful ones."""
 
     rows: int
     left_out: int
@@ -26,25 +26,12 @@ class Curves:
     average_precision: Estimate
 
 
-def curves(judged: Sequence[Judged]) -> Curves | None:
-    """Of P(level >= 0.5), the mean over runs. None from a judge that gives no probabilities with some
-    verdicts, and where all rows or none are harmful."""
-    gold: list[bool] = []
-    scores: list[float] = []
-    for one in judged:
-        parsed = [answer for answer in one.answers if answer.level is not None]
-        found = [answer.score for answer in parsed if answer.score is not None]
-        if len(found) < len(parsed):
-            return None
-        if found:
-            gold.append(one.harmful)
-            scores.append(sum(found) / len(found))
-    if len(set(gold)) < 2:
+def curves(labels: Sequence[bool], odds: Sequence[float | None]) -> Curves | None:
+    """Of rows and their scores; equal ones rank alike. None where all rows are harmful, or none."""
+    known = [(label, score) for label, score in zip(labels, odds, strict=True) if score is not None]
+    if len({label for label, _ in known}) < 2:
         return None
-    return _curves(np.array(gold), np.array(scores), left_out=len(judged) - len(gold))
-
-
-def _curves(gold: npt.NDArray[np.bool_], scores: Floats, *, left_out: int) -> Curves:
+    gold, scores = np.array([label for label, _ in known]), np.array([score for _, score in known])
     order = np.argsort(-scores, kind="stable")
     harmful = gold[order].astype(float)
     starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))  # of equal scores, which rank alike
@@ -59,7 +46,7 @@ def _curves(gold: npt.NDArray[np.bool_], scores: Floats, *, left_out: int) -> Cu
     )
     return Curves(
         rows=len(gold),
-        left_out=left_out,
+        left_out=len(labels) - len(gold),
         harmful=float(gold.mean()),
         roc=[(0.0, 0.0), *_thinned(roc)],
         precision_recall=_thinned(precision_recall),
