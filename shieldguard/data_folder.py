@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from importlib import resources
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from shieldguard.errors import ConfigError
+
+_NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non-?commercial", re.IGNORECASE)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -28,3 +31,8 @@ def code_reasoning() -> Iterator[dict[str, Any]]:
     """Reasoning about code, written for this purpose."""
     file = resources.files("shieldguard").joinpath("training", "code_reasoning.jsonl")
     return (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+
+
+def may_ship(licence: str) -> bool:
+    """Whether weights trained on a row under this licence may be given to users: not under an NC one."""
+    return not _NON_COMMERCIAL.search(licence)

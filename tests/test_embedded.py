@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shieldguard.data_folder import may_ship
 from shieldguard.errors import ConfigError
 from shieldguard.events import Channel
 from shieldguard.judges import InstantJudge
@@ -18,7 +19,7 @@ from shieldguard.judges.embedded.features import PIECE, buckets, fold, hashes, p
 from shieldguard.judges.embedded.model import SHIPPED, Model
 from shieldguard.judges.thresholds import Thresholds
 from shieldguard.training.embedded import Recipe, train
-from shieldguard.training.rows import may_ship, read
+from shieldguard.training.rows import read
 from shieldguard.verdicts import RiskLevel
 from shieldguard.windows import SentenceWindower, Window
 from shieldguard_adapters.demo.scripts import BICYCLE, SCAM

@@ -162,11 +162,23 @@ def key() -> None:
 
 
 @evaluate.command("screen")
-def eval_screen(data: Data, judge: Judge = None) -> None:
+def eval_screen(
+    data: Data,
+    judge: Judge = None,
+    judge_options: Annotated[str, typer.Option(help="The judge's options, as JSON.")] = "{}",
+    left_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Only labelled traces of this source, of every split; can be repeated."),
+    ] = None,
+) -> None:
     """Measure a judge, window by window, on labelled and on harmless traces."""
-    from shieldguard.evaluation.screen import evaluate
+    from shieldguard.evaluation import screen, screen_report
 
-    print(evaluate(load_judge(judge or "embedded"), data).markdown())
+    asked = load_judge(judge or "embedded", **json_object(judge_options))
+    if left_out:
+        print(screen_report.left_out_table(screen.evaluate_left_out(asked, data, left_out)))
+    else:
+        print(screen_report.markdown(screen.evaluate(asked, data)))
 
 
 @evaluate.command("agreement")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from shieldguard.errors import JudgeError
-from shieldguard.evaluation.traces import Labelled
+from shieldguard.evaluation.traces import LabelledText
 from shieldguard.judges.protocol import InstantJudge, Judge
 from shieldguard.verdicts import RiskLevel, Verdict
 from shieldguard.windows import SentenceWindower, Window, cuts
@@ -18,7 +18,7 @@ class Judged:
     P(level >= 0.5) and P(level = 1), None from a judge without.
     """
 
-    row: Labelled
+    row: LabelledText
     level: float | None
     flagged_at: int | None
     stopped_at: int | None
@@ -29,7 +29,7 @@ class Judged:
         return None if self.level is None else self.level >= level
 
 
-async def replay(judge: Judge, row: Labelled) -> Judged:
+async def replay(judge: Judge, row: LabelledText) -> Judged:
     """Replay a text through a judge. A judge's failure is a window without a verdict."""
     verdicts: list[tuple[int, Verdict]] = []
     failed = False

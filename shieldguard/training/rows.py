@@ -3,17 +3,15 @@
 Rows under a non-commercial licence are left out here, once and for all: the weights ship to users.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shieldguard.data_folder import code_reasoning, rows
+from shieldguard.data_folder import code_reasoning, may_ship, rows
 from shieldguard.events import Channel
 
 TRAINING_SPLITS = frozenset({"train", "val"})
-_NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non-?commercial", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +33,6 @@ class Row:
     potential_until: int | None = None
     harmful_at: int | None = None
     harmful_until: int | None = None
-
-
-def may_ship(licence: str) -> bool:
-    """Whether weights trained on a row under this licence may be given to users: not under an NC one."""
-    return not _NON_COMMERCIAL.search(licence)
 
 
 def read(data: Path) -> tuple[list[Row], int]:
