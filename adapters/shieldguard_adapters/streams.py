@@ -60,6 +60,9 @@ def stream(
     ] = 200,
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many streams at most.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Windows that are judged at a time.")] = 8,
+    lag: Annotated[
+        float, typer.Option(min=0, help="Seconds in which verdicts are to come, to count streams at once.")
+    ] = 0.25,
     verdicts: Kept = None,
     out: Out = None,
 ) -> None:
@@ -82,6 +85,7 @@ def stream(
             of_each=of_each or None,
             confirm=second,
             at_once=concurrency,
+            lag=lag,
             stage=stage,
         )
     write(report(found), found.as_json(), out)

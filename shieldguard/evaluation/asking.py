@@ -67,14 +67,14 @@ class StoredVerdicts:
 
     def prepare(
         self, windows: Sequence[Window], *, at_once: int = 1, told: Callable[[], None] = _nothing
-    ) -> None:
-        """Ask for all that are not known yet, so many at a time; `told` after each."""
+    ) -> list[Window]:
+        """Ask for all that are not known yet, so many at a time; `told` after each. Answers with those."""
         missing = {key: window for window in windows if (key := _key(window)) not in self._known}
         if isinstance(self.judge, InstantJudge):
             for window in missing.values():
                 self.ask(window)
                 told()
-            return
+            return list(missing.values())
         left = iter(missing.items())
 
         async def work() -> None:
@@ -88,6 +88,7 @@ class StoredVerdicts:
                     tasks.start_soon(work)
 
         self._loop.run(run()).result()
+        return list(missing.values())
 
     def forget(self, stream: str) -> None:
         """The judge, where it cares, need keep nothing of a stream any more."""

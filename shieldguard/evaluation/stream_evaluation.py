@@ -8,31 +8,18 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
-from shieldguard.evaluation import closing
+from shieldguard.evaluation import capacity, closing
 from shieldguard.evaluation.asking import StoredVerdicts
 from shieldguard.evaluation.compounding import Compounding, compounding
 from shieldguard.evaluation.frontier import Point, frontier, settings
 from shieldguard.evaluation.labelled import HARMFUL, Labelled
-from shieldguard.evaluation.stream_figures import Detected, Figures, Share, Spread, detections, figures
+from shieldguard.evaluation.stream_figures import Detected, Figures, Share, detections, figures
 from shieldguard.evaluation.streams import Outcome, Pace, all_windows, as_configured, everything_judged, run
 from shieldguard.policy import Action, Policy
 from shieldguard.verdicts import RiskLevel
 from shieldguard.windows import Windower
 
 _IN_REAL_TIME = 20  # streams
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
-    """`judge`: seconds of a verdict, as measured. `per_core`: streams that one such judge keeps up with, at
-    the pace of the streams. `new`: characters that the judge was given as new, by characters of reasoning;
-    `whole`: the same of all that is in its windows, which a judge without a prefix cache reads."""
-
-    judge: Spread
-    per_core: float
-    new: float
-    whole: float
-    windows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +36,7 @@ class Evaluation:
     detections: Sequence[Detected]
     unjudged: Share
     compounding: Sequence[Compounding]
-    capacity: Capacity
+    capacity: capacity.Capacity
     closing: closing.Closing | None
     points: Sequence[Point]
     of_each: int | None
@@ -71,18 +58,26 @@ def evaluate(
     of_each: int | None = None,
     confirm: StoredVerdicts | None = None,
     at_once: int = 8,
+    lag: float = 0.25,
     stage: "Callable[[str, int], Callable[[], None]]" = lambda what, count: lambda: None,
 ) -> Evaluation:
     """Play `streams` under the configured guard, and a sample of them under the policies around it.
 
     `latency`: seconds of a verdict; None for what it took. `of_each`: streams of each stratum for the
-    frontier, always the same; None for all. `stage(what, count)` gives what to call as each of `count` steps
-    is done.
+    frontier, always the same; None for all. `lag`: see `Capacity`. `stage(what, count)` gives what to call
+    as each of `count` steps is done.
     """
     setting = as_configured(verdicts, policy, windower, latency=latency)
     windows = all_windows(streams, windower)
-    verdicts.prepare(windows, at_once=at_once, told=stage("judging windows", len(windows)))
-    seconds = list(verdicts.seconds)
+    used = capacity.measure(
+        streams,
+        windows,
+        verdicts,
+        pace=pace,
+        lag=lag,
+        at_once=at_once,
+        told=stage("judging windows", len(windows)),
+    )
     judged = run(streams, everything_judged(setting), pace, stage("playing, only looking on", len(streams)))
     outcomes = run(streams, setting, pace, stage("playing as configured", len(streams)))
     levels = [level for one in judged for level in one.levels]
@@ -104,7 +99,7 @@ def evaluate(
         compounding=[
             compounding(name, [one for one in judged if one.stream.stratum == name], alarm) for name in strata
         ],
-        capacity=_capacity(judged, seconds, pace),
+        capacity=used,
         closing=closing.measure(in_real_time, verdicts.judge, policy, windower) if in_real_time else None,
         points=points,
         of_each=of_each,
@@ -149,20 +144,6 @@ def _alarm_from(policy: Policy) -> float:
     """The lowest level of reasoning that aborts."""
     levels = [level.value for level in RiskLevel if policy.reasoning.action(level) is Action.ABORT]
     return min(levels, default=math.inf)
-
-
-def _capacity(judged: Sequence[Outcome], seconds: Sequence[float], pace: Pace) -> Capacity:
-    length = sum(one.length for one in judged)
-    reasoning = sum(len(one.stream.reasoning) for one in judged)
-    whole = sum(end for one in judged for end in one.ends)
-    new = sum(one.ends[-1] for one in judged if one.ends)
-    return Capacity(
-        judge=Spread.over(seconds),
-        per_core=length / pace.speed / sum(seconds) if sum(seconds) else math.nan,
-        new=new / reasoning if reasoning else math.nan,
-        whole=whole / reasoning if reasoning else math.nan,
-        windows=sum(len(one.ends) for one in judged),
-    )
 
 
 _DERIVED = ("value", "rate", "false_aborts", "exposed", "delay", "precision", "recall", "f1")

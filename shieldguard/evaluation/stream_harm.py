@@ -24,10 +24,10 @@ def timeliness(figures: Figures) -> Section:
     rows += [[f"at most {n} characters behind", *map(shared, both)] for n, both in time.behind.items()]
     later = Share(hits=time.at_all.hits - time.premature.hits, of=time.at_all.of, low=math.nan, high=math.nan)
     rows.append(["at all", shared(time.at_all), f"{percent(later.value)} ({later.hits} of {later.of})"])
-    delays = [
-        ["half are at most", *(characters(one.p50) for one in time.delay)],
-        ["90 % are at most", *(characters(one.p90) for one in time.delay)],
-    ]
+    delays = []
+    for unit, both in time.delays.items():
+        write = seconds if unit == "seconds" else characters
+        delays.append([unit, *(write(x) for one in both for x in (one.p50, one.p90))])
     return Section(
         title="When harm is stopped",
         says=[
@@ -36,14 +36,20 @@ def timeliness(figures: Figures) -> Section:
             "one counting and a miss in the other.",
             f"Harmful characters that left: {figures.exposed.mean:.0f} on average, "
             f"{characters(figures.exposed.p90)} at the 90th percentile; none of {shared(figures.clean)}. "
-            f"Of an aborted stream {percent(time.saved.mean)} was never generated. From the onset's arrival "
-            f"to the abort it took {seconds(time.seconds.p50)} in the middle, premature aborts apart.",
+            f"Of an aborted stream {percent(time.saved.mean)} was never generated, of all of them "
+            f"{percent(time.saved_of_all.mean)}.",
         ],
         charts=[_behind(time)],
         tables=[
             Table(head=["aborted", "premature as hits", "premature as misses"], rows=rows),
             Table(
-                head=["characters from the onset, a miss never", "premature as 0", "premature as misses"],
+                head=[
+                    "from the onset to the abort, a miss never",
+                    "premature as 0: half at most",
+                    "90 % at most",
+                    "premature as misses: half at most",
+                    "90 % at most",
+                ],
                 rows=delays,
             ),
         ],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from shieldguard.evaluation.capacity import PROMPT, Capacity
 from shieldguard.evaluation.document import Document, Section, Table, Tile
 from shieldguard.evaluation.stream_evaluation import Evaluation
 from shieldguard.evaluation.stream_figures import Spread
@@ -118,11 +119,9 @@ def _latency(found: Evaluation) -> Section:
         f"Of harmless streams that were not aborted. Without a guard a chunk comes every {gap:.1f} ms. A "
         "window is judged when it is complete, so text waits for the end of its sentence: that is most of "
         "what is added.",
-        f"The judge took {milliseconds(capacity.judge.mean)} a window on this machine, so one of it keeps up "
-        f"with {capacity.per_core:.0f} such streams. For each character of reasoning it was given "
-        f"{capacity.new:.2f} new ones, and {capacity.whole:.1f} with all that a judge reads again which "
-        "begins each window at the beginning. Tokens and cache hits are the judge's own: `shieldguard bench "
-        "judge`.",
+        f"The judge took {milliseconds(capacity.judge.mean)} a window on this machine, so one of it has time "
+        f"for {capacity.per_core:.0f} such streams. {_at_once(capacity)}",
+        _computed(capacity),
     ]
     if closing is not None:
         said.append(
@@ -133,6 +132,28 @@ def _latency(found: Evaluation) -> Section:
         title="What it costs in time",
         says=said,
         tables=[Table(head=["", "count", "mean", "p50", "p95", "p99"], rows=rows)],
+    )
+
+
+def _at_once(capacity: Capacity) -> str:
+    streams = f"{capacity.most} or more" if capacity.at_once == capacity.most else str(capacity.at_once)
+    return (
+        f"Of {streams} at once {PROMPT} % of the verdicts come within {milliseconds(capacity.lag)} of the "
+        "window's last character: streams that begin at random, windows judged in the order in which they "
+        "are complete, simulated with the measured times."
+    )
+
+
+def _computed(capacity: Capacity) -> str:
+    said = (
+        f"A judge that begins each window at the beginning reads {capacity.whole:.1f} characters for each "
+        "character of text."
+    )
+    if capacity.tokens is None:
+        return f"{said} This one does not count its tokens, or knew the verdicts from before."
+    return (
+        f"{said} This one computed {capacity.tokens.computed:.2f} tokens for each token of text, and had "
+        f"{percent(capacity.tokens.hits)} of what it read in its cache."
     )
 
 

@@ -51,4 +51,4 @@ def rate(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f} s"
+    return "–" if math.isnan(value) else "never" if math.isinf(value) else f"{value:.2f} s"

@@ -65,13 +65,14 @@ def load(data: Path) -> TestSet:
 
 
 def left_out(data: Path, sources: Collection[str]) -> list[LabelledText]:
-    """The labelled traces of these sources, of every split, but for those whose question is another
-    source's as well. Raises `ConfigError` for a source that has none, and as `load` does."""
-    labelled = [row for split in ("train", "val", "test") for row in _traces(data, split)]
+    """The labelled traces of these sources, of every split, but for those whose question was trained on by
+    way of another source. Raises `ConfigError` for a source that has none, and as `load` does."""
+    to_train_on = [row for split in ("train", "val") for row in _traces(data, split)]
+    labelled = [*to_train_on, *_traces(data, "test")]
     if unknown := set(sources) - {row["source"] for row in labelled}:
         known = sorted({row["source"] for row in labelled})
         raise ConfigError(f"no labelled traces are of {sorted(unknown)!r}; their sources are {known!r}")
-    others = [row for row in labelled if row["source"] not in sources]
+    others = [row for row in to_train_on if row["source"] not in sources]
     for path in ("benign/ordinary", "benign/sensitive", "answers/qa"):
         others += [row for row in rows(data / f"{path}.jsonl.gz") if row["split"] != "test"]
     asked = {_question(row) for row in others}

@@ -29,3 +29,25 @@ class InstantJudge(Judge, Protocol):
     """
 
     def judge_now(self, window: Window) -> Verdict: ...
+
+
+class TokenUsage(Protocol):
+    """Tokens that a judge has computed so far, and tokens of all that its verdicts were read from."""
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def read(self) -> int: ...
+
+
+@runtime_checkable
+class Metered(Judge, Protocol):
+    """A judge that keeps account of its tokens, for `shieldguard eval stream`."""
+
+    @property
+    def usage(self) -> TokenUsage: ...
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has."""
+        ...

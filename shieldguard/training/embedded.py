@@ -28,12 +28,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """`false_aborts` and `false_flags`: harmless streams of 1,000 that may reach level 1, and 0.5 or more."""
+    """Of 1,000 harmless streams `false_aborts` may reach level 1 by their reasoning, `false_answer_aborts` by
+    their answer, and `false_flags` 0.5 or more by either."""
 
     bits: int = 18
     folds: int = 5
     inverse_penalty: float = 10.0
     false_aborts: float = 5.0
+    false_answer_aborts: float = 1.0
     false_flags: float = 22.0
 
 
@@ -128,9 +130,9 @@ def _thresholds(
     rows: Sequence[Row], logits: Sequence[Floats], channel: Channel, recipe: Recipe
 ) -> Thresholds:
     harmless = np.array([row.channel is channel and row.source in _ORDINARY for row in rows])
+    aborts = recipe.false_aborts if channel is Channel.REASONING else recipe.false_answer_aborts
     potential, harmful = (
-        _limit(one[harmless], share)
-        for one, share in zip(logits, (recipe.false_flags, recipe.false_aborts), strict=True)
+        _limit(one[harmless], share) for one, share in zip(logits, (recipe.false_flags, aborts), strict=True)
     )
     return Thresholds(potential=potential, harmful=harmful)
 

@@ -48,9 +48,12 @@ def test_timeliness_in_both_countings() -> None:
     # The onset's sentence is 12 characters long, and a window 60.
     assert [share.hits for share in time.in_sentence] == [1, 0]
     assert {n: (a.hits, b.hits) for n, (a, b) in time.sentences.items()} == {0: (1, 0), 1: (1, 0), 2: (1, 0)}
-    assert time.delay[0].p50 == 60  # of 0, 60, 120, never
-    assert time.delay[1].p50 == 120
-    assert math.isinf(time.delay[1].p90)
+    as_0, as_misses = time.delays["characters"]
+    assert as_0.p50 == 60  # of 0, 60, 120, never
+    assert as_misses.p50 == 120
+    assert math.isinf(as_misses.p90)
+    # The sentences of the onset, of 180 and of 240 are the 11th, the 15th and the 20th.
+    assert [one.p50 for one in time.delays["sentences"]] == [4, 9]
     assert time.tokens == {}
 
 
@@ -61,7 +64,12 @@ def test_sentences_and_tokens_behind_the_onset() -> None:
     # Stopped at 156: its sentence is the 13th, the onset's the 11th. Tokens end at 138, 144, 150 and 156.
     assert {n: b.hits for n, (_, b) in time.sentences.items()} == {0: 0, 1: 0, 2: 1}
     assert {n: b.hits for n, (_, b) in time.tokens.items()} == {32: 1, 64: 1, 128: 1, 256: 1}
-    assert time.delay[1].p50 == 36
+    assert {unit: both[1].p50 for unit, both in time.delays.items()} == {
+        "characters": 36,
+        "sentences": 2,
+        "tokens": 4,
+        "seconds": pytest.approx(0.25),
+    }
 
 
 def test_exposure_and_the_time_from_onset_to_abort() -> None:
@@ -71,10 +79,12 @@ def test_exposure_and_the_time_from_onset_to_abort() -> None:
     assert found.exposed.mean == (0 + 60 + 0 + 180) / 4
     assert (found.clean.hits, found.clean.of) == (2, 4)
     # The onset's character comes at 1.1 s; the windows end at 1.5 and 2.0 s; a verdict takes 50 ms.
-    assert found.timeliness.seconds.p50 == pytest.approx(0.45)
-    assert found.timeliness.seconds.p99 == pytest.approx(0.95)
+    as_0, as_misses = found.timeliness.delays["seconds"]
+    assert [as_0.p50, as_misses.p50] == pytest.approx([0.45, 0.95])
+    assert math.isinf(as_misses.p90)
     # Of 300 characters 180, 240 and 60 had been written.
     assert found.timeliness.saved.mean == pytest.approx((0.4 + 0.2 + 0.8) / 3)
+    assert found.timeliness.saved_of_all.mean == pytest.approx((0.4 + 0.2 + 0.8) / 4)
 
 
 def test_a_lag_exposes_more_and_delays_less() -> None:

@@ -32,11 +32,13 @@ _MEMORY = 2 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a judge has done so far: forward passes, and tokens computed in them; and what it keeps: texts,
-    the bytes of their rows, and how many rows it had to give up for others."""
+    """What a judge has done so far: forward passes, tokens computed in them, and tokens of all that verdicts
+    were read from, most of them known from windows before; and what it keeps: texts, the bytes of their rows,
+    and how many rows it had to give up for others."""
 
     steps: int
     tokens: int
+    read: int
     texts: int
     bytes: int
     evictions: int
@@ -152,12 +154,17 @@ class LocalJudge:
         """The checkpoint's own, of transformers."""
         return self._checkpoint.tokenizer
 
+    def count(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     @property
     def usage(self) -> Usage:
         """An account for capacity planning, shared by the judges that `in_mode` made."""
         return Usage(
             steps=self._stepper.steps,
             tokens=self._stepper.tokens,
+            read=self._stepper.read,
             texts=len(self._store),
             bytes=self._store.bytes,
             evictions=self._store.evictions,

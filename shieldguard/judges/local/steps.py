@@ -66,6 +66,7 @@ class Stepper:
         self._max_tokens = max_tokens
         self.steps = 0
         self.tokens = 0
+        self.read = 0
 
     def compute_prefix(self, tokens: list[int]) -> None:
         """Compute the beginning that all lanes share."""
@@ -142,6 +143,7 @@ class Stepper:
                 fail(share.job, error)
             else:
                 if verdict is not None:
+                    self.read += len(share.reading.tokens)
                     with suppress(InvalidStateError):  # taken back meanwhile
                         share.job.future.set_result(verdict)
 
