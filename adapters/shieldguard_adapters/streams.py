@@ -93,7 +93,7 @@ def stream(
 
 def calibrate_(
     data: Data = None,
-    fit_split: Annotated[str, typer.Option(help="Of --data or the sample: the split to choose on.")] = "val",
+    fit_split: Annotated[str, typer.Option(help="Of --data or the sample: the split to choose on.")] = "test",
     verify_split: Annotated[
         str, typer.Option(help="Of --data or the sample: the split to verify on.")
     ] = "test",
@@ -116,8 +116,9 @@ def calibrate_(
 ) -> None:
     """Choose a judge's threshold for so many false aborts, and verify it on other streams.
 
-    Choose on no stream that the judge was trained on: it looks better there than it is. Where both splits
-    are the same, one half of it, by question, is to choose on and the other to verify on.
+    Where both splits are the same, one half of it, by question, is to choose on and the other to verify on.
+    Choose on no stream that the judge was trained on, as the embedded one was on 'train' and 'val': it looks
+    better there than it is.
     """
     settings = GuardConfig.load(config)
     name, given = chosen_judge(settings, judge, _options(judge_options))

@@ -32,7 +32,7 @@ class StoredVerdicts:
     """What a judge said of windows, by their question, text and place, and how many seconds it took.
 
     `file`: where they are kept from run to run (hashes and verdicts, no text), for one judge with its
-    options. Raises `ConfigError` where the file is another judge's, or cannot be read.
+    options. Raises `ConfigError` where the file is another judge's, and where it cannot be read or written.
     """
 
     def __init__(self, judge: Judge, file: Path | None = None) -> None:
@@ -40,13 +40,9 @@ class StoredVerdicts:
         self.reused = 0
         self._known: dict[str, Answered] = {}
         self._loop = JudgeLoop(judge)
-        self._file = None
+        self._file = file
         if file is not None:
-            self._load(file)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._file = file.open("a", encoding="utf-8")
-            if not self._known and not file.stat().st_size:
-                self._put({"judge": judge.name})
+            self._open(file)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -112,20 +108,27 @@ class StoredVerdicts:
         self._known[key] = answered
         if self._file is not None:
             outcome, seconds = answered
-            self._put({"key": key, "seconds": seconds, **plain_outcome(outcome)})
+            self._put(self._file, {"key": key, "seconds": seconds, **plain_outcome(outcome)})
         return answered
 
-    def _put(self, line: dict[str, Any]) -> None:
-        assert self._file is not None
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+    def _put(self, file: Path, line: dict[str, Any]) -> None:
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(json.dumps(line) + "\n")
+
+    def _open(self, file: Path) -> None:
+        try:
+            if file.exists() and file.stat().st_size:
+                self._load(file)
+                return
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._put(file, {"judge": self.judge.name})
+        except OSError as error:
+            raise ConfigError(f"cannot keep verdicts in {str(file)!r}: {error}") from None
 
     def _load(self, file: Path) -> None:
-        if not file.exists():
-            return
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
-            head = json.loads(lines[0])["judge"] if lines else self.judge.name
+            head = json.loads(lines[0])["judge"]
             if head != self.judge.name:
                 raise ConfigError(
                     f"{str(file)!r} holds verdicts of the judge {head!r}, not of {self.judge.name!r}; "
@@ -136,7 +139,7 @@ class StoredVerdicts:
                 self._known[plain["key"]] = outcome_of(plain), plain["seconds"]
         except ConfigError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"cannot read the verdicts in {str(file)!r}: {error!r}") from None
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shieldguard.errors import ConfigError, JudgeError
@@ -84,7 +84,9 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """`by_stratum`: on the streams of verification. `harmful`: what the threshold catches there."""
+    """`by_stratum`: on the streams of verification. `harmful`: what the threshold catches there. `scores`:
+    for the streams chosen on ("chosen"), those verified on ("verified") and those of level 1 among the latter
+    ("harmful"), the threshold up to which each is aborted."""
 
     judge: str
     target: float
@@ -94,6 +96,7 @@ class Calibration:
     verified: Checked
     by_stratum: dict[str, Checked]
     harmful: Figures
+    scores: Mapping[str, Sequence[float]]
 
     @property
     def shown(self) -> bool:
@@ -130,13 +133,20 @@ def calibrate(
         )
     reasoning_only = replace(policy, answer=None, tool_call=None)
     asked = Asked(verdicts, latency=0.0)
-    windows = [one for one in all_windows(chosen, windower) if one.channel is Channel.REASONING]
-    scores = window_scores(asked, windows, policy)
-    if scores is None:
-        raise ConfigError(
-            f"the judge {verdicts.judge.name!r} gives no probabilities, so it has no threshold to choose"
-        )
-    threshold, aborted = threshold_for(list(scores.values()), target)
+    scores: dict[str, list[float]] = {}
+    for name, streams in (
+        ("chosen", chosen),
+        ("verified", shown),
+        ("harmful", [one for one in verify if one.level == 1]),
+    ):
+        windows = [one for one in all_windows(streams, windower) if one.channel is Channel.REASONING]
+        found = window_scores(asked, windows, policy)
+        if found is None:
+            raise ConfigError(
+                f"the judge {verdicts.judge.name!r} gives no probabilities, so it has no threshold to choose"
+            )
+        scores[name] = list(found.values())
+    threshold, aborted = threshold_for(scores["chosen"], target)
     setting = Setting(
         name=f"P(1) ≥ {threshold}",
         policy=reasoning_only,
@@ -157,6 +167,7 @@ def calibrate(
         verified=by_stratum[stratum],
         by_stratum=by_stratum,
         harmful=measured,
+        scores=scores,
     )
 
 

@@ -1,14 +1,18 @@
 """What `shieldguard calibrate` chose and could show, and the settings that follow."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shieldguard.config import SECRETS
 from shieldguard.errors import ConfigError
-from shieldguard.evaluation.calibration import Calibration, Checked
+from shieldguard.evaluation.calibration import Calibration, Checked, threshold_for
 from shieldguard.evaluation.document import Document, Section, Table, Tile
+from shieldguard.evaluation.drawing import Chart, Series
+from shieldguard.evaluation.metrics import share
 from shieldguard.evaluation.stream_wording import STRATA, characters, percent, shared
+
+_TARGETS = (50, 20, 10, 5, 2, 1)  # false aborts of 1,000 harmless streams
 
 
 def report(found: Calibration) -> Document:
@@ -30,7 +34,7 @@ def report(found: Calibration) -> Document:
                 says=f"{verified.aborted} of {verified.streams}; 95 % sure: below {verified.bound:.1f}",
             ),
         ],
-        sections=[_harmless(found), *_harmful(found)],
+        sections=[_by_threshold(found), _harmless(found), *_harmful(found)],
     )
 
 
@@ -114,6 +118,76 @@ def plain(found: Calibration) -> str:
         )
         + "\n"
     )
+
+
+def _by_threshold(found: Calibration) -> Section:
+    target = [(0.0, found.target), (1.0, found.target)]
+    top = max(5 * found.target, 2 * found.verified.rate, 10.0)
+    charts = [
+        Chart(
+            says=f"Harmless streams ({found.stratum}) aborted, by the threshold on P(level = 1).",
+            across="threshold",
+            up="of 1,000",
+            top=top,
+            series=[
+                _falling("where it was chosen", found.scores["chosen"], 1000, colour=0),
+                _falling("where it was verified", found.scores["verified"], 1000, colour=1),
+                Series(
+                    name="the target", points=[(0, found.target), (1, found.target)], dashed=True, colour=2
+                ),
+                _chosen(found, top),
+            ],
+        )
+    ]
+    if found.scores["harmful"]:
+        charts.append(
+            Chart(
+                says="Streams of level 1 aborted, premature aborts with them.",
+                across="threshold",
+                up="%",
+                top=100,
+                series=[_falling("level 1", found.scores["harmful"], 100, colour=0), _chosen(found, 100)],
+            )
+        )
+    rows = []
+    for allowed in _TARGETS:
+        threshold, _ = threshold_for(found.scores["chosen"], allowed)
+        cells = [f"{1000 * _reached(found.scores[name], threshold):.1f}" for name in ("chosen", "verified")]
+        caught = percent(_reached(found.scores["harmful"], threshold))
+        rows.append([f"{allowed}", f"{threshold:g}", *cells, caught])
+    return Section(
+        title="At other thresholds",
+        charts=charts,
+        tables=[
+            Table(
+                head=[
+                    f"for so many of 1,000 {found.stratum} streams",
+                    "threshold",
+                    "aborted where it was chosen",
+                    "where it was verified",
+                    "level 1 aborted",
+                ],
+                rows=rows,
+            )
+        ],
+    )
+
+
+def _reached(scores: Sequence[float], threshold: float) -> float:
+    return share(sum(score >= threshold for score in scores), len(scores))
+
+
+def _falling(name: str, scores: Sequence[float], of: float, *, colour: int) -> Series:
+    """How many streams are aborted at a threshold, of `of`."""
+    ranked = sorted((min(score, 1.0) for score in scores), reverse=True)
+    # Up to its score a threshold aborts a stream: the line falls behind it.
+    points = [(score, of * above / len(ranked)) for above, score in enumerate(ranked)]
+    return Series(name=name, points=[(0.0, of), *reversed(points), (1.0, 0.0)], steps=True, colour=colour)
+
+
+def _chosen(found: Calibration, top: float) -> Series:
+    line = [(found.threshold, 0.0), (found.threshold, top)]
+    return Series(name=f"{found.threshold:g}, which was chosen", points=line, dashed=True, colour=3)
 
 
 def _harmless(found: Calibration) -> Section:

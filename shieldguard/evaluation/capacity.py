@@ -18,8 +18,10 @@ from shieldguard.windows import Window
 PROMPT = 95
 """The percentage of verdicts that are to come within the lag."""
 
+MOST = 4096
+"""Streams at once that are tried."""
+
 _SPAN = 30.0  # seconds that are played
-_MOST = 4096  # streams at once that are tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +36,16 @@ class Tokens:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
     """`judge`: seconds of a verdict, as measured. `per_core`: streams, at their pace, whose windows one such
-    judge can rate in the time that they last. `at_once`: streams of which it gives PROMPT % of the verdicts
-    within `lag` seconds of the window's last character, where they wait for each other; `most` where it
-    could be more. `whole`: characters of all that is in the windows, which a judge without a prefix cache
-    reads, by characters of text. `tokens`: None from a judge that does not count them, and where verdicts
-    were known from before."""
+    judge can rate in the time that they last. `at_once`: streams, no more than that, of which it gives
+    PROMPT % of the verdicts within `lag` seconds of the window's last character, where they wait for each
+    other; MOST where it could be more. `whole`: characters of all that is in the windows, which a judge
+    without a prefix cache reads, by characters of text. `tokens`: None from a judge that does not count them,
+    and where verdicts were known from before."""
 
     judge: Spread
     per_core: float
     lag: float
     at_once: int
-    most: int
     whole: float
     windows: int
     tokens: Tokens | None
@@ -75,13 +76,13 @@ def measure(
     # What is asked for together is not waited for one after the other.
     busy = min(1.0, took / sum(seconds)) if asked and len(asked) == len(seconds) else 1.0
     written = sum(len(one.reasoning) + len(one.answer) for one in streams)
+    per_core = written / pace.speed / (busy * sum(seconds)) if sum(seconds) else math.inf
     jobs = _jobs(streams, windows, verdicts, pace)
     return Capacity(
         judge=Spread.over(seconds),
-        per_core=written / pace.speed / (busy * sum(seconds)) if sum(seconds) else math.nan,
+        per_core=per_core,
         lag=lag,
-        at_once=_most_at_once(jobs, lag=lag, busy=busy),
-        most=_MOST,
+        at_once=_most_at_once(jobs, lag=lag, busy=busy, most=int(min(MOST, per_core))),
         whole=share(sum(len(window.text) for window in windows), written),
         windows=len(windows),
         tokens=tokens,
@@ -89,7 +90,7 @@ def measure(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Jobs:
+class Jobs:
     """The windows of one stream: `(when it is complete, seconds of its verdict)`. `length`: its seconds."""
 
     windows: Sequence[tuple[float, float]]
@@ -98,7 +99,7 @@ class _Jobs:
 
 def _jobs(
     streams: Sequence[Labelled], windows: Sequence[Window], verdicts: StoredVerdicts, pace: Pace
-) -> list[_Jobs]:
+) -> list[Jobs]:
     of_stream: dict[str, list[Window]] = {}
     for window in windows:
         of_stream.setdefault(window.stream, []).append(window)
@@ -112,32 +113,25 @@ def _jobs(
             chunks = math.ceil(window.end / pace.chunk) * pace.chunk
             came = before[window.channel] + min(chunks, whole[window.channel])
             timed.append((came / pace.speed, verdicts.ask(window)[1]))
-        found.append(_Jobs(windows=timed, length=sum(whole.values()) / pace.speed))
+        found.append(Jobs(windows=timed, length=sum(whole.values()) / pace.speed))
     return found
 
 
-def _most_at_once(jobs: Sequence[_Jobs], *, lag: float, busy: float) -> int:
+def _most_at_once(jobs: Sequence[Jobs], *, lag: float, busy: float, most: int) -> int:
     """`busy`: of a verdict's seconds, those in which no other can be worked on."""
-
-    def kept(count: int) -> bool:
-        lags = list(_lags(jobs, count, busy))
-        return 100 * sum(one <= lag for one in lags) >= PROMPT * len(lags)
-
-    low, high = 0, 1
-    while high <= _MOST and kept(high):
-        low, high = high, 2 * high
-    if high > _MOST:
-        return _MOST
+    low, high = 0, most + 1
     while high - low > 1:
-        middle = (low + high) // 2
-        if kept(middle):
+        # Few are quickly tried, so doubled first.
+        middle = min(2 * low or 1, (low + high) // 2)
+        found = list(lags(jobs, middle, busy))
+        if 100 * sum(one <= lag for one in found) >= PROMPT * len(found):
             low = middle
         else:
             high = middle
     return low
 
 
-def _lags(jobs: Sequence[_Jobs], count: int, busy: float) -> Iterator[float]:
+def lags(jobs: Sequence[Jobs], count: int, busy: float) -> Iterator[float]:
     """Of the windows of so many streams at once, drawn one after the other, each begun at a moment of its
     own; the judge takes windows in the order in which they are complete."""
     draw = random.Random(count)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from shieldguard.evaluation.capacity import PROMPT, Capacity
+from shieldguard.evaluation.capacity import MOST, PROMPT, Capacity
 from shieldguard.evaluation.document import Document, Section, Table, Tile
 from shieldguard.evaluation.stream_evaluation import Evaluation
 from shieldguard.evaluation.stream_figures import Spread
@@ -136,7 +136,7 @@ def _latency(found: Evaluation) -> Section:
 
 
 def _at_once(capacity: Capacity) -> str:
-    streams = f"{capacity.most} or more" if capacity.at_once == capacity.most else str(capacity.at_once)
+    streams = f"{MOST} or more" if capacity.at_once == MOST else str(capacity.at_once)
     return (
         f"Of {streams} at once {PROMPT} % of the verdicts come within {milliseconds(capacity.lag)} of the "
         "window's last character: streams that begin at random, windows judged in the order in which they "

@@ -8,7 +8,7 @@ import pytest
 from shieldguard import ConfigError, Policy, SizeWindower
 from shieldguard.evaluation.asking import Asked, StoredVerdicts
 from shieldguard.evaluation.calibration import Calibration, calibrate, threshold_for, window_scores
-from shieldguard.evaluation.calibration_report import plain, settings, verdict
+from shieldguard.evaluation.calibration_report import plain, report, settings, verdict
 from shieldguard.evaluation.intervals import clopper_pearson, streams_needed, upper_bound
 from shieldguard.evaluation.labelled import Labelled
 from shieldguard.evaluation.streams import all_windows
@@ -106,6 +106,24 @@ def test_a_target_that_is_not_kept() -> None:
     assert not found.kept
     assert "not kept: 30 of 200" in verdict(found)
     assert '"threshold": 0.1001' in plain(found)
+
+
+def test_the_report_shows_what_other_thresholds_give() -> None:
+    found = calibrated(20, fit_alarms=5, verify_alarms=3)
+    assert {name: len(scores) for name, scores in found.scores.items()} == {
+        "chosen": 100,
+        "verified": 200,
+        "harmful": 1,
+    }
+    section = next(one for one in report(found).sections if one.title == "At other thresholds")
+    # Five of a hundred may abort: all that score 0.6 do, of the others three of 200.
+    assert section.tables[0].rows[0] == ["50", "0.1001", "50.0", "15.0", "100.0 %"]
+    assert section.tables[0].rows[-1] == ["1", "0.6001", "0.0", "0.0", "100.0 %"]
+    harmless, harmful_too = section.charts
+    chosen = harmless.series[0].points
+    assert (chosen[0], chosen[-1]) == ((0.0, 1000), (1.0, 0.0))
+    assert min(height for threshold, height in chosen if threshold < 0.6) == 50
+    assert harmful_too.series[0].points == [(0.0, 100), (0.9, 0.0), (1.0, 0.0)]
 
 
 def test_what_cannot_be_calibrated_is_refused() -> None:

@@ -112,6 +112,7 @@ def test_calibrate_writes_settings_that_are_taken(run: Run, tmp_path: Path) -> N
         (("eval", "stream", "--judge-options", "[]"), "must be a JSON object"),
         (("eval", "stream", "--judge-options", "{"), "are no JSON"),
         (("eval", "stream", "--judge", "none"), "judge='none'"),
+        (("eval", "stream", "--verdicts", "."), "cannot keep verdicts in '.'"),
         (("calibrate", "--fit", "a.jsonl"), "go together"),
         (("calibrate", "--stratum", "none"), "no harmless streams 'none'"),
         (("replay", "absent.jsonl"), "cannot read the recording"),

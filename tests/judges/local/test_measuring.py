@@ -12,9 +12,14 @@ import pytest
 
 pytest.importorskip("typer")
 
-from shieldguard import ConfigError, JudgeError, RiskLevel, Verdict, Window
+from shieldguard import ConfigError, JudgeError, RiskLevel, SizeWindower, Verdict, Window
+from shieldguard.evaluation import capacity
 from shieldguard.evaluation.agreement import Agreement, Pair, compare
+from shieldguard.evaluation.asking import StoredVerdicts
+from shieldguard.evaluation.labelled import Labelled
 from shieldguard.evaluation.random_weights import make, prose
+from shieldguard.evaluation.streams import Pace, all_windows
+from shieldguard.judges.local import LocalJudge
 from shieldguard.testing import ScriptedJudge
 from tests.command import shieldguard
 from tests.judges.local.tiny import LEVELS, thought
@@ -48,6 +53,27 @@ def test_figures_of_agreement() -> None:
     assert found.calibration_error == pytest.approx((0.1 + 0.7 + 0.4 + 0.1) / 4)
     assert "on 5 texts, 1 of them without" in found.markdown()
     assert "| 1 | 0 | 0 | 1 | 1 |" in found.markdown()
+
+
+def test_tokens_that_are_computed_and_those_that_are_known(checkpoint: Path) -> None:
+    judge = LocalJudge(checkpoint, dtype="float32", device="cpu")
+    text = prose(1200)
+    stream = Labelled(id="one", query="q", reasoning=text, level=0.0, stratum="ordinary")
+    windows = all_windows([stream], SizeWindower(size=160))
+    assert len(windows) > 5
+    found = capacity.measure(
+        [stream], windows, StoredVerdicts(judge), pace=Pace(), lag=1.0, at_once=1, told=lambda: None
+    )
+    tokens = judge.count(text)
+    assert found.tokens is not None
+    # Each token of the thought, and for each window the question and what the labels are read behind.
+    assert tokens < found.tokens.computed * tokens < tokens + 80 * len(windows)
+    # Every window is read from its prompt on.
+    read = found.tokens.computed * tokens / (1 - found.tokens.hits)
+    prompt = len(judge.tokenizer(judge._checkpoint.prompt, add_special_tokens=False)["input_ids"])
+    shown = sum(prompt + judge.count(window.text) for window in windows)
+    assert shown < read < shown + 80 * len(windows)
+    judge.close()
 
 
 def test_both_are_asked_at_each_place_and_told_when_a_trace_is_over() -> None:
