@@ -1,13 +1,16 @@
 """Settings from a file, the environment and flags."""
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shieldguard import ConfigError
+from shieldguard import ConfigError, Policy, Rule
 from shieldguard_adapters.proxy import ServeConfig, create_app
+from shieldguard_adapters.proxy.settings import Key, ServeSettings, Upstream
 from tests.command import ROOT
 
 FILE = """
@@ -150,6 +153,26 @@ def test_the_readmes_settings_can_be_used(tmp_path: Path, monkeypatch: pytest.Mo
     blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```toml\n")[1:]
     [block] = [block for block in blocks if "[serve]" in block]
     serve = ServeConfig.load(written(tmp_path, block.partition("```")[0])).serve
-    shown = serve.model_dump(exclude={"upstreams", "keys", "pass_paths"})
-    assert shown == ServeConfig().serve.model_dump(exclude={"upstreams", "keys", "pass_paths"})
     assert (serve.upstreams[0].key, serve.keys[0].name) == ("sk-1", "team")
+
+
+def test_the_example_has_every_setting_with_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXAMPLE_KEY", "sk-1")
+    file = ROOT / "examples" / "guard.toml"
+    text = file.read_text(encoding="utf-8")
+    assert ServeConfig.load(file) == ServeConfig()
+    head, table, rest = text.partition("# [[serve.upstreams]]")
+    serve = ServeConfig.load(written(tmp_path, head + (table + rest).replace("\n# ", "\n")[2:])).serve
+    assert (serve.upstreams[0].key, serve.keys[0].name) == ("sk-1", "team")
+    told = set(re.findall(r"^(?:# )?(\w+) = ", text, re.MULTILINE))
+    settings = [
+        *(field.name for field in fields(Policy) if field.name not in ("reasoning", "answer", "tool_call")),
+        *(field.name for field in fields(Rule)),
+        *(name for name in ServeConfig.model_fields if name not in ("policy", "serve")),
+        *(name for name in ServeSettings.model_fields if name not in ("upstreams", "keys")),
+        *(name for name in Upstream.model_fields if name != "api_key"),  # not in a file, if it can be helped
+        *Key.model_fields,
+    ]
+    assert told == set(settings)
