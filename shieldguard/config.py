@@ -126,8 +126,8 @@ class GuardConfig(BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """Variables are text; an option of a judge that is a number or a truth value in JSON is meant as one.
-    (What is in a table, pydantic-settings reads as JSON by itself.)"""
+    """Variables are text; an option of a judge that is a number, a truth value or a list in JSON is meant as
+    one. (What is in a table, pydantic-settings reads as JSON by itself.)"""
 
     def __call__(self) -> dict[str, Any]:
         found = super().__call__()
@@ -144,7 +144,7 @@ def _meant(name: str, value: Any) -> Any:
         meant = json.loads(value)
     except ValueError:
         return value
-    return meant if isinstance(meant, int | float) else value
+    return meant if isinstance(meant, int | float | list) else value
 
 
 def none_meant(policy: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,8 @@ app.add_typer(bench, name="bench")
 C = TypeVar("C", bound=GuardConfig)
 
 Judge = Annotated[
-    str | None, typer.Option(help="'embedded', or 'package.module:factory' for a judge of your own.")
+    str | None,
+    typer.Option(help="'embedded', 'local', 'remote', …, or 'package.module:factory' for one of your own."),
 ]
 Config = Annotated[Path | None, typer.Option(help="A TOML file with the guard's settings.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a trace, for machines.")]

@@ -109,7 +109,10 @@ def _labelled(row: Mapping[str, Any], stratum: str, name: str = "") -> Labelled:
     reasoning = next((row[key] for key in _TEXT if row.get(key)), None)
     if not isinstance(reasoning, str):
         raise ValueError("it has no reasoning")
-    level = float(next((row[key] for key in _LABEL if row.get(key) is not None), -1))
+    found = next((row[key] for key in _LABEL if row.get(key) is not None), None)
+    if found is None:
+        raise ValueError("it has no level")
+    level = float(found)
     if level not in (0, 0.5, 1):
         raise ValueError(f"its level is {level!r}, and neither 0 nor 0.5 nor 1")
     ends = tuple(end for _, end in row.get("sentences") or ())

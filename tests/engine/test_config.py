@@ -285,6 +285,7 @@ def test_numbers_of_a_judge_may_come_from_the_environment(monkeypatch: pytest.Mo
         "CONFIRM__JUDGE": "shieldguard.testing:ScriptedJudge",
         "CONFIRM__DELAY": "2",
         "CONFIRM__NAME": "slow",
+        "URLS": '["http://one", "http://two"]',
         "API_KEY": "1e5",
     }.items():
         monkeypatch.setenv(f"SHIELDGUARD_JUDGE_OPTIONS__{name}", value)
@@ -296,6 +297,7 @@ def test_numbers_of_a_judge_may_come_from_the_environment(monkeypatch: pytest.Mo
             "delay": 2,
             "name": "slow",
         },
+        "urls": ["http://one", "http://two"],
         "api_key": "1e5",
     }
 

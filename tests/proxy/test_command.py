@@ -189,7 +189,7 @@ def test_it_speaks_tls(upstream: Upstream, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ((), "name at least one model server"),
+        ((), "there is no model server to guard; give --upstream URL"),
         (("--upstream", "localhost"), "http://"),
         (("--upstream", "http://h", "--tls-key", "k.pem"), "both"),
         (("--upstream", "http://h", "--tls-key", "k.pem", "--tls-certificate", "c.pem"), "no file 'c.pem'"),

@@ -54,7 +54,7 @@ def test_rows_with_the_same_id_are_told_apart_and_halves_share_no_question(tmp_p
         ({"reasoning": ""}, "row 1 .*no reasoning"),
         ({"reasoning": 3}, "row 1 .*no reasoning"),
         ({"level": 0.7}, r"row 1 .*level is 0\.7"),
-        ({"level": None}, "row 1 .*level"),
+        ({"level": None}, "row 1 .*it has no level"),
         ({"onset_one_char": 9999}, "row 1 .*onset_one_char is 9999"),
     ],
 )

@@ -260,7 +260,9 @@ def create_app(config: ServeConfig | None = None) -> Starlette:
     """The proxy of these settings, or of the environment's. Raises `ConfigError` for what cannot work."""
     config = config or ServeConfig.load()
     if not config.serve.upstreams:
-        raise ConfigError("serve.upstreams is empty; name at least one model server")
+        raise ConfigError(
+            "there is no model server to guard; give --upstream URL, or serve.upstreams in the configuration"
+        )
     for upstream in config.serve.upstreams:
         _ = upstream.key  # raises for a variable that is not set
     proxy = Proxy(config)
