@@ -132,9 +132,7 @@ def _by_threshold(found: Calibration) -> Section:
             series=[
                 _falling("where it was chosen", found.scores["chosen"], 1000, colour=0),
                 _falling("where it was verified", found.scores["verified"], 1000, colour=1),
-                Series(
-                    name="the target", points=[(0, found.target), (1, found.target)], dashed=True, colour=2
-                ),
+                Series(name="the target", points=target, dashed=True, colour=2),
                 _chosen(found, top),
             ],
         )
