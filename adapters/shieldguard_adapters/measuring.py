@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
 from shieldguard import ShieldguardError
 from shieldguard.config import load_judge
@@ -22,6 +20,7 @@ from shieldguard.evaluation.moderation.markdown import markdown, summary
 from shieldguard.evaluation.moderation.result import Result
 from shieldguard.evaluation.rows import Columns, DataSet, read
 from shieldguard_adapters.choosing import write_reports
+from shieldguard_adapters.progress import stages
 
 _REPORTS: dict[str, Callable[[Result], str]] = {"html": html, "md": markdown, "json": Result.as_json}
 
@@ -80,27 +79,9 @@ def measure(
 
 
 def _ask(asking: Asking) -> None:
-    """Show how far it is, where somebody looks."""
-    console = Console(stderr=True)
-    left = len(asking.left)
-    progress = Progress(
-        TextColumn("judging"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(""),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with progress:
-        task = progress.add_task("judging", total=asking.total, completed=asking.total - left)
+    with stages() as stage:
+        told = stage("judging", asking.total, done=asking.total - len(asking.left))
         try:
-            anyio.run(asking.run, lambda answer: progress.advance(task))
+            anyio.run(asking.run, lambda answer: told())
         except KeyboardInterrupt:
             raise ShieldguardError(f"stopped; {asking.kept}") from None
-
-
-class _Rate(TextColumn):
-    def render(self, task: Task) -> Any:
-        self.text_format = "" if task.speed is None else f"{task.speed:.3g} a second"
-        return super().render(task)

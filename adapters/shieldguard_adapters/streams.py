@@ -1,14 +1,11 @@
 """`shieldguard eval stream` and `shieldguard calibrate`: a guard on labelled streams."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shieldguard import ConfigError
 from shieldguard.config import GuardConfig, load_judge
@@ -21,6 +18,7 @@ from shieldguard.evaluation.stream_evaluation import evaluate
 from shieldguard.evaluation.stream_report import report
 from shieldguard.evaluation.streams import Pace, all_windows
 from shieldguard_adapters.choosing import chosen_judge, json_object, write_reports
+from shieldguard_adapters.progress import stages
 
 Files = Annotated[
     list[Path] | None, typer.Argument(help="JSON lines (may end in .gz); none for --data, or a small sample.")
@@ -73,7 +71,7 @@ def stream(
     second = None if confirm is None else StoredVerdicts(load_judge(confirm, **_options(confirm_options)))
     streams = _streams(files, data, split, tokenizer)
     streams = streams if limit is None else streams[:: max(1, -(-len(streams) // limit))]
-    with _stages() as stage:
+    with stages() as stage:
         found = evaluate(
             streams,
             asked,
@@ -131,7 +129,7 @@ def calibrate_(
     else:
         chosen_on = _streams(fit, data if fit is None else None, fit_split, tokenizer)
         verified_on = _streams(verify, data if fit is None else None, verify_split, tokenizer)
-    with _stages() as stage:
+    with stages() as stage:
         all_streams = [one for one in chosen_on if one.stratum == stratum] + verified_on
         windows = all_windows([replace(one, answer="") for one in all_streams], windower)
         asked.prepare(windows, at_once=concurrency, told=stage("judging windows", len(windows)))
@@ -188,24 +186,3 @@ def _streams(
 
 
 SAMPLE = Path(__file__).with_name("sample_streams.jsonl")
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Shows how far it is, where somebody looks."""
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with progress:
-
-        def stage(what: str, count: int) -> Callable[[], None]:
-            task = progress.add_task(what, total=count)
-            return lambda: progress.advance(task)
-
-        yield stage

@@ -10,7 +10,7 @@ from shieldguard.evaluation.calibration import Calibration, Checked, threshold_f
 from shieldguard.evaluation.document import Document, Section, Table, Tile
 from shieldguard.evaluation.drawing import Chart, Series
 from shieldguard.evaluation.metrics import share
-from shieldguard.evaluation.stream_wording import STRATA, characters, percent, shared
+from shieldguard.evaluation.stream_wording import STRATA, characters, in_order, percent, shared
 
 _TARGETS = (50, 20, 10, 5, 2, 1)  # false aborts of 1,000 harmless streams
 
@@ -191,7 +191,7 @@ def _chosen(found: Calibration, top: float) -> Series:
 def _harmless(found: Calibration) -> Section:
     rows = [
         [STRATA.get(name, name), str(one.streams), str(one.aborted), f"{one.rate:.1f}", f"{one.bound:.1f}"]
-        for name, one in found.by_stratum.items()
+        for name, one in in_order(found.by_stratum)
     ]
     return Section(
         title="Harmless streams of the verification",
