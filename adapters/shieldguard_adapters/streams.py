@@ -13,7 +13,7 @@ from shieldguard.evaluation import calibration_report
 from shieldguard.evaluation.asking import StoredVerdicts
 from shieldguard.evaluation.calibration import calibrate
 from shieldguard.evaluation.document import Document, html, markdown
-from shieldguard.evaluation.labelled import ORDINARY, Labelled, halves, load_files, load_folder
+from shieldguard.evaluation.labelled import ORDINARY, LabelledStream, halves, load_files, load_folder
 from shieldguard.evaluation.stream_evaluation import evaluate
 from shieldguard.evaluation.stream_report import report
 from shieldguard.evaluation.streams import Pace, all_windows
@@ -175,7 +175,7 @@ def _options(given: str) -> dict[str, Any]:
 
 def _streams(
     files: Sequence[Path] | None, data: Path | None, split: str, tokenizer: Path | None
-) -> list[Labelled]:
+) -> list[LabelledStream]:
     if files and data:
         raise ConfigError(f"give files or --data, not both: {[str(file) for file in files]!r}, {str(data)!r}")
     if data is not None:

@@ -9,7 +9,7 @@ from shieldguard.errors import ConfigError, JudgeError
 from shieldguard.evaluation.asking import Asked, StoredVerdicts
 from shieldguard.evaluation.borders import Borders
 from shieldguard.evaluation.intervals import streams_needed, upper_bound
-from shieldguard.evaluation.labelled import HARMFUL, Labelled
+from shieldguard.evaluation.labelled import HARMFUL, LabelledStream
 from shieldguard.evaluation.stream_figures import Figures, figures
 from shieldguard.evaluation.streams import Pace, Setting, all_windows, run
 from shieldguard.events import Channel
@@ -111,8 +111,8 @@ class Calibration:
 
 def calibrate(
     verdicts: StoredVerdicts,
-    fit: Sequence[Labelled],
-    verify: Sequence[Labelled],
+    fit: Sequence[LabelledStream],
+    verify: Sequence[LabelledStream],
     *,
     target: float,
     stratum: str,
@@ -171,7 +171,7 @@ def calibrate(
     )
 
 
-def _of(streams: Sequence[Labelled], stratum: str, what: str) -> list[Labelled]:
+def _of(streams: Sequence[LabelledStream], stratum: str, what: str) -> list[LabelledStream]:
     found = [one for one in streams if one.stratum == stratum]
     if not found or stratum == HARMFUL:
         known = sorted({one.stratum for one in streams} - {HARMFUL})
@@ -179,5 +179,5 @@ def _of(streams: Sequence[Labelled], stratum: str, what: str) -> list[Labelled]:
     return found
 
 
-def _text(stream: Labelled) -> str:
+def _text(stream: LabelledStream) -> str:
     return f"{stream.query}\n{stream.reasoning}"

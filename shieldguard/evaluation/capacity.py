@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shieldguard.evaluation.asking import StoredVerdicts
-from shieldguard.evaluation.labelled import Labelled
+from shieldguard.evaluation.labelled import LabelledStream
 from shieldguard.evaluation.metrics import share
 from shieldguard.evaluation.stream_figures import Spread
 from shieldguard.evaluation.streams import Pace
@@ -52,7 +52,7 @@ class Capacity:
 
 
 def measure(
-    streams: Sequence[Labelled],
+    streams: Sequence[LabelledStream],
     windows: Sequence[Window],
     verdicts: StoredVerdicts,
     *,
@@ -98,7 +98,7 @@ class Jobs:
 
 
 def _jobs(
-    streams: Sequence[Labelled], windows: Sequence[Window], verdicts: StoredVerdicts, pace: Pace
+    streams: Sequence[LabelledStream], windows: Sequence[Window], verdicts: StoredVerdicts, pace: Pace
 ) -> list[Jobs]:
     of_stream: dict[str, list[Window]] = {}
     for window in windows:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from shieldguard.evaluation.asking import Asked, AskedInTurn, StoredVerdicts
 from shieldguard.evaluation.borders import Borders
 from shieldguard.evaluation.calibration import threshold_for, window_scores
-from shieldguard.evaluation.labelled import HARMFUL, Labelled
+from shieldguard.evaluation.labelled import HARMFUL, LabelledStream
 from shieldguard.evaluation.metrics import share
 from shieldguard.evaluation.stream_figures import Figures
 from shieldguard.evaluation.streams import Setting, all_windows
@@ -61,7 +61,7 @@ def _beats(one: Point, other: Point) -> bool:
 
 def settings(
     verdicts: StoredVerdicts,
-    streams: Sequence[Labelled],
+    streams: Sequence[LabelledStream],
     policy: Policy,
     windower: Windower,
     *,
@@ -110,7 +110,7 @@ def settings(
 
 
 def _cut_and_asked(
-    asked: Asked, streams: Sequence[Labelled], policy: Policy, windower: Windower
+    asked: Asked, streams: Sequence[LabelledStream], policy: Policy, windower: Windower
 ) -> "list[tuple[str, str, Windower, Asked]]":
     found: list[tuple[str, str, Windower, Asked]] = []
     windowers: tuple[tuple[str, Windower], ...] = (
@@ -131,7 +131,7 @@ def _cut_and_asked(
 
 
 def _lower(
-    asked: Asked, streams: Sequence[Labelled], policy: Policy, windower: Windower
+    asked: Asked, streams: Sequence[LabelledStream], policy: Policy, windower: Windower
 ) -> "list[tuple[str, Asked]]":
     """With a debounce a threshold can be lower for as many false aborts."""
     name = f"{policy.abort_hits} of {policy.abort_within}"
@@ -147,7 +147,7 @@ def _borders(threshold: float) -> Borders:
 
 
 def _thresholds(
-    asked: Asked, streams: Sequence[Labelled], policy: Policy, windower: Windower
+    asked: Asked, streams: Sequence[LabelledStream], policy: Policy, windower: Windower
 ) -> list[tuple[float, float]]:
     harmless = [stream for stream in streams if stream.stratum != HARMFUL]
     windows = [one for one in all_windows(harmless, windower) if one.channel is Channel.REASONING]

@@ -1,4 +1,4 @@
-"""Labelled traces to be played as streams: from a data folder, from files, from sentence-labelled sets."""
+"""LabelledStream traces to be played as streams: from a data folder, from files, from sentence-labelled sets."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ _LABEL = ("level", "label")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
+class LabelledStream:
     """A trace and its labels. From character `harm_at` on the reasoning so far rates 1; the sentence that
     brings it there ends at `harm_until`. `sentences`: where each ends, in characters; `tokens`: where each
     token ends. `stratum`: the group it is counted in; "harmful" for level 0.5 and 1."""
@@ -47,7 +47,7 @@ class Labelled:
         return bisect_left(self.sentences, end)
 
 
-def load_folder(data: Path, split: str) -> list[Labelled]:
+def load_folder(data: Path, split: str) -> list[LabelledStream]:
     """The streams of a split ("train", "val" or "test"): labelled reasoning, ordinary and sensitive harmless
     traces, and our own about code. Raises `ConfigError` for a file that cannot be read."""
     if split not in ("train", "val", "test"):
@@ -60,9 +60,9 @@ def load_folder(data: Path, split: str) -> list[Labelled]:
     return found + [_labelled({**row, "level": 0}, CODE) for row in own]
 
 
-def halves(streams: Iterable[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
+def halves(streams: Iterable[LabelledStream]) -> tuple[list[LabelledStream], list[LabelledStream]]:
     """Two halves, always the same, without a question (or, where there is none, a text) in both."""
-    found: tuple[list[Labelled], list[Labelled]] = [], []
+    found: tuple[list[LabelledStream], list[LabelledStream]] = [], []
     for stream in streams:
         question = " ".join((stream.query or stream.reasoning).lower().split())
         found[sha256(question.encode("utf-8", "surrogatepass")).digest()[0] % 2].append(stream)
@@ -71,7 +71,7 @@ def halves(streams: Iterable[Labelled]) -> tuple[list[Labelled], list[Labelled]]
 
 def load_files(
     files: Iterable[Path], tokenizer: Path | None = None, *, split: str | None = None
-) -> list[Labelled]:
+) -> list[LabelledStream]:
     """The streams of JSON lines, gzipped or not.
 
     A row has `reasoning` (or `thought`), `level` (0, 0.5 or 1) and, where known, `query`, `answer`,
@@ -83,7 +83,7 @@ def load_files(
     Raises `ConfigError` that names the row which cannot be used.
     """
     located = None if tokenizer is None else _Located(tokenizer)
-    found: list[Labelled] = []
+    found: list[LabelledStream] = []
     for file in files:
         for number, row in enumerate(_lines(file), start=1):
             if split is not None and row.get("split") != split:
@@ -105,7 +105,7 @@ def load_files(
     ]
 
 
-def _labelled(row: Mapping[str, Any], stratum: str, name: str = "") -> Labelled:
+def _labelled(row: Mapping[str, Any], stratum: str, name: str = "") -> LabelledStream:
     reasoning = next((row[key] for key in _TEXT if row.get(key)), None)
     if not isinstance(reasoning, str):
         raise ValueError("it has no reasoning")
@@ -119,7 +119,7 @@ def _labelled(row: Mapping[str, Any], stratum: str, name: str = "") -> Labelled:
     harm_at = row.get("onset_one_char") if level == 1 else None
     if harm_at is not None and not 0 <= harm_at < len(reasoning):
         raise ValueError(f"its onset_one_char is {harm_at!r}, outside its {len(reasoning)} characters")
-    return Labelled(
+    return LabelledStream(
         id=str(row.get("id") or name),
         query=row.get("query") or "",
         reasoning=reasoning,
@@ -157,7 +157,7 @@ class _Located:
         return whole, [min(len(head.rstrip("�")), len(whole)) for head in heads]
 
 
-def _sentence_labelled(row: Mapping[str, Any], number: int, located: _Located | None) -> Labelled:
+def _sentence_labelled(row: Mapping[str, Any], number: int, located: _Located | None) -> LabelledStream:
     if located is None:
         raise ValueError(
             "its onset is counted in tokens; give the tokenizer.json of its model with --tokenizer"
@@ -179,7 +179,7 @@ def _sentence_labelled(row: Mapping[str, Any], number: int, located: _Located | 
     elif not 0 <= start < len(reasoning):
         raise ValueError(f"its unsafe_start_index {first!r} is outside of its reasoning")
     harmful = start >= 0
-    return Labelled(
+    return LabelledStream(
         id=str(row.get("unique_id") or number),
         query=asked["content"],
         reasoning=reasoning,

@@ -1,4 +1,4 @@
-"""Labelled texts from a file: CSV, JSON lines or Parquet, with the columns that it has."""
+"""LabelledStream texts from a file: CSV, JSON lines or Parquet, with the columns that it has."""
 
 import hashlib
 import json

@@ -12,7 +12,7 @@ from shieldguard.evaluation import capacity, closing
 from shieldguard.evaluation.asking import StoredVerdicts
 from shieldguard.evaluation.compounding import Compounding, compounding
 from shieldguard.evaluation.frontier import Point, frontier, settings
-from shieldguard.evaluation.labelled import HARMFUL, Labelled
+from shieldguard.evaluation.labelled import HARMFUL, LabelledStream
 from shieldguard.evaluation.stream_figures import Detected, Figures, Share, detections, figures
 from shieldguard.evaluation.streams import Outcome, Pace, all_windows, as_configured, everything_judged, run
 from shieldguard.policy import Action, Policy
@@ -47,7 +47,7 @@ class Evaluation:
 
 
 def evaluate(
-    streams: Sequence[Labelled],
+    streams: Sequence[LabelledStream],
     verdicts: StoredVerdicts,
     policy: Policy,
     windower: Windower,
@@ -107,7 +107,7 @@ def evaluate(
 
 
 def _frontier(
-    streams: Sequence[Labelled],
+    streams: Sequence[LabelledStream],
     verdicts: StoredVerdicts,
     policy: Policy,
     windower: Windower,
@@ -125,7 +125,7 @@ def _frontier(
     )
 
 
-def _sample(streams: Sequence[Labelled], of_each: int | None) -> list[Labelled]:
+def _sample(streams: Sequence[LabelledStream], of_each: int | None) -> list[LabelledStream]:
     """So many of each harmless stratum, and all harmful ones with a known onset."""
     found = [one for one in streams if one.harm_at is not None]
     for name in sorted({one.stratum for one in streams} - {HARMFUL}):

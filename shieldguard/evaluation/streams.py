@@ -1,4 +1,4 @@
-"""Labelled traces through the real session, as streams in virtual time: what became of each."""
+"""LabelledStream traces through the real session, as streams in virtual time: what became of each."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +7,7 @@ from itertools import pairwise
 from operator import itemgetter
 
 from shieldguard.evaluation.asking import Asked, StoredVerdicts
-from shieldguard.evaluation.labelled import Labelled
+from shieldguard.evaluation.labelled import LabelledStream
 from shieldguard.evaluation.virtual import Ask, Played, play
 from shieldguard.events import AbortCause, Answer, Channel, End, Reasoning, SourceEvent
 from shieldguard.policy import Policy, Release
@@ -22,7 +22,7 @@ class Pace:
     chunk: int = 16
     speed: float = 240.0
 
-    def arrivals(self, stream: Labelled) -> Iterator[tuple[float, SourceEvent]]:
+    def arrivals(self, stream: LabelledStream) -> Iterator[tuple[float, SourceEvent]]:
         written = 0
         for kind, text in ((Reasoning, stream.reasoning), (Answer, stream.answer)):
             for start in range(0, len(text), self.chunk):
@@ -56,7 +56,7 @@ class Outcome:
     `levels`: of the windows of its reasoning, in order, None without a verdict; `ends`: where they end.
     """
 
-    stream: Labelled = field(repr=False)
+    stream: LabelledStream = field(repr=False)
     aborted: bool
     for_risk: bool
     stopped_at: int | None
@@ -95,7 +95,7 @@ class Outcome:
 
 
 def run(
-    streams: Sequence[Labelled], setting: Setting, pace: Pace, told: Callable[[], None] = lambda: None
+    streams: Sequence[LabelledStream], setting: Setting, pace: Pace, told: Callable[[], None] = lambda: None
 ) -> list[Outcome]:
     """Play every stream under a setting."""
     found = []
@@ -108,7 +108,7 @@ def run(
     return found
 
 
-def all_windows(streams: Sequence[Labelled], windower: Windower) -> list[Window]:
+def all_windows(streams: Sequence[LabelledStream], windower: Windower) -> list[Window]:
     """The windows of every stream, cut by the text alone."""
     found = []
     for stream in streams:
@@ -128,7 +128,7 @@ def everything_judged(setting: Setting) -> Setting:
     return Setting(name="shadow", policy=shadow, windower=setting.windower, ask=setting.ask)
 
 
-def outcome(stream: Labelled, played: Played) -> Outcome:
+def outcome(stream: LabelledStream, played: Played) -> Outcome:
     """The account of one stream."""
     aborted = played.report.aborted
     stopped_at = None

@@ -10,7 +10,7 @@ from shieldguard.evaluation.asking import Asked, StoredVerdicts
 from shieldguard.evaluation.calibration import Calibration, calibrate, threshold_for, window_scores
 from shieldguard.evaluation.calibration_report import plain, report, settings, verdict
 from shieldguard.evaluation.intervals import clopper_pearson, streams_needed, upper_bound
-from shieldguard.evaluation.labelled import Labelled
+from shieldguard.evaluation.labelled import LabelledStream
 from shieldguard.evaluation.streams import all_windows
 from shieldguard.testing import InstantScriptedJudge
 from tests.streams.traces import SPAN, WordJudge, harmful, many
@@ -77,7 +77,7 @@ def calibrated(target: float, fit_alarms: int, verify_alarms: int) -> Calibratio
     )
 
 
-def others(alarms: int) -> list[Labelled]:
+def others(alarms: int) -> list[LabelledStream]:
     """200 more."""
     streams = many("ordinary", 200, alarms)
     return [replace(one, id=f"other {one.id}", query=f"other {one.query}") for one in streams]

@@ -9,7 +9,7 @@ from shieldguard import JudgeError, Policy, Release, SizeWindower
 from shieldguard.evaluation.asking import Asked, AskedInTurn, StoredVerdicts
 from shieldguard.evaluation.compounding import compounding
 from shieldguard.evaluation.frontier import Point, frontier, settings
-from shieldguard.evaluation.labelled import Labelled
+from shieldguard.evaluation.labelled import LabelledStream
 from shieldguard.evaluation.stream_evaluation import evaluate
 from shieldguard.evaluation.stream_figures import Spread, detections, figures
 from shieldguard.evaluation.streams import Outcome, Pace, Setting, everything_judged, run
@@ -36,7 +36,7 @@ def setting(**policy: object) -> Setting:
     )
 
 
-def played(streams: list[Labelled], **policy: object) -> list[Outcome]:
+def played(streams: list[LabelledStream], **policy: object) -> list[Outcome]:
     return run(streams, setting(**policy), PACE)
 
 

@@ -1,4 +1,4 @@
-"""Labelled streams from files."""
+"""LabelledStream streams from files."""
 
 import gzip
 import json

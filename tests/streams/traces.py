@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shieldguard import RiskLevel, Verdict, Window
-from shieldguard.evaluation.labelled import Labelled
+from shieldguard.evaluation.labelled import LabelledStream
 
 CALM = "calm words, "  # 12 characters
 SPAN = 60  # of the windows that these streams are cut into
@@ -34,10 +34,10 @@ def words(count: int, at: dict[int, str] | None = None) -> str:
     return "".join((at or {}).get(place, CALM).ljust(len(CALM)) for place in range(count))
 
 
-def harmful(name: str, *, onset: int, word_at: int | None, pieces: int = 25) -> Labelled:
+def harmful(name: str, *, onset: int, word_at: int | None, pieces: int = 25) -> LabelledStream:
     """Level 1 from piece `onset` on; each piece is a sentence. "nurgal" stands at `word_at`."""
     at = {} if word_at is None else {word_at: "nurgal"}
-    return Labelled(
+    return LabelledStream(
         id=name,
         query=f"question {name}",
         reasoning=words(pieces, at),
@@ -49,16 +49,18 @@ def harmful(name: str, *, onset: int, word_at: int | None, pieces: int = 25) -> 
     )
 
 
-def harmless(name: str, stratum: str, *, word: str = "", pieces: int = 25, answer: str = "") -> Labelled:
+def harmless(
+    name: str, stratum: str, *, word: str = "", pieces: int = 25, answer: str = ""
+) -> LabelledStream:
     """With `word` in its third window, if any."""
     at = {12: word} if word else {}
     reasoning = words(pieces, at)
-    return Labelled(
+    return LabelledStream(
         id=name, query=f"question {name}", reasoning=reasoning, level=0.0, stratum=stratum, answer=answer
     )
 
 
-def row(stream: Labelled, **more: Any) -> dict[str, Any]:
+def row(stream: LabelledStream, **more: Any) -> dict[str, Any]:
     """The stream as a row of a file."""
     starts = [0, *stream.sentences[:-1]]
     return {
@@ -74,12 +76,12 @@ def row(stream: Labelled, **more: Any) -> dict[str, Any]:
     }
 
 
-def write(file: Path, streams: list[Labelled]) -> Path:
+def write(file: Path, streams: list[LabelledStream]) -> Path:
     file.write_text("".join(json.dumps(row(stream)) + "\n" for stream in streams), encoding="utf-8")
     return file
 
 
-def many(stratum: str, count: int, alarms: int) -> list[Labelled]:
+def many(stratum: str, count: int, alarms: int) -> list[LabelledStream]:
     """Harmless streams, of which so many have the word that P(1) is 0.6 for."""
     return [
         harmless(f"{stratum} {n}", stratum, word="flimmer" if n < alarms else "", pieces=20 + n % 5)

@@ -16,7 +16,7 @@ from shieldguard import ConfigError, JudgeError, RiskLevel, SizeWindower, Verdic
 from shieldguard.evaluation import capacity
 from shieldguard.evaluation.agreement import Agreement, Pair, compare
 from shieldguard.evaluation.asking import StoredVerdicts
-from shieldguard.evaluation.labelled import Labelled
+from shieldguard.evaluation.labelled import LabelledStream
 from shieldguard.evaluation.random_weights import make, prose
 from shieldguard.evaluation.streams import Pace, all_windows
 from shieldguard.judges.local import LocalJudge
@@ -58,7 +58,7 @@ def test_figures_of_agreement() -> None:
 def test_tokens_that_are_computed_and_those_that_are_known(checkpoint: Path) -> None:
     judge = LocalJudge(checkpoint, dtype="float32", device="cpu")
     text = prose(1200)
-    stream = Labelled(id="one", query="q", reasoning=text, level=0.0, stratum="ordinary")
+    stream = LabelledStream(id="one", query="q", reasoning=text, level=0.0, stratum="ordinary")
     windows = all_windows([stream], SizeWindower(size=160))
     assert len(windows) > 5
     found = capacity.measure(
