@@ -1,4 +1,4 @@
-"""LabelledStream traces to be played as streams: from a data folder, from files, from sentence-labelled sets."""
+"""Labelled traces to be played as streams: from a data folder, from files, from sentence-labelled sets."""
 
 import gzip
 import json
