@@ -1,4 +1,4 @@
-"""LabelledStream texts from a file: CSV, JSON lines or Parquet, with the columns that it has."""
+"""Labelled texts from a file: CSV, JSON lines or Parquet, with the columns that it has."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""LabelledStream traces through the real session, as streams in virtual time: what became of each."""
+"""Labelled traces through the real session, as streams in virtual time: what became of each."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence

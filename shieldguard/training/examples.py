@@ -61,7 +61,7 @@ def build(rows: Sequence[Row], bits: int) -> Examples:
                     potential.append(_label(row.level >= 0.5, row.potential_at, row.potential_until, end))
                     harmful.append(_label(row.level >= 1, row.harmful_at, row.harmful_until, end))
                 else:
-                    # LabelledStream harmful or not as a whole: that is no level.
+                    # Labelled harmful or not as a whole: that is no level.
                     potential.append(int(row.level > 0))
                     harmful.append(LEFT_OUT if row.level else 0)
     counts = np.array([len(one) for one in found])

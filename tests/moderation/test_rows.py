@@ -1,4 +1,4 @@
-"""LabelledStream rows from files: what is read, and what is said of the rest."""
+"""Labelled rows from files: what is read, and what is said of the rest."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""LabelledStream streams from files."""
+"""Labelled streams from files."""
 
 import gzip
 import json
