@@ -119,7 +119,7 @@ def test_what_cannot_work_is_said_without_secrets(
 @pytest.mark.parametrize(
     ("serve", "said"),
     [
-        ({}, "upstreams is empty"),
+        ({}, "there is no model server to guard"),
         ({"upstreams": [{"url": "http://h", "api_key_env": "NO_SUCH"}]}, "NO_SUCH"),
         ({"upstreams": [{"url": "http://h"}], "upstream_ca": "/no/such"}, "upstream_ca"),
         (
