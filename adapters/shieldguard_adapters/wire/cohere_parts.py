@@ -94,10 +94,8 @@ class FrameReader:
         sent = parse_sse(raw)
         data = (sent.data or "").strip()
         frame = Frame(raw, parse_json(data) if data not in ("", "[DONE]") else {})
-        if sent.event and frame.body and sent.event != frame.type:
-            raise WireError(
-                f"an event is named {sent.event!r} and has type {frame.type!r}; they should agree"
-            )
+        if frame.body:
+            sent.check_type(frame.type)
         only(frame.body, _END | ({"delta", "logprobs"} if frame.type in _CONTENT else {"delta"}))
         frame.event = event = self._said.note(self._event(frame))
         return event

@@ -1,6 +1,7 @@
 """Gemini's generateContent, streaming (server-sent events) and whole (JSON)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from shieldguard import (
@@ -76,7 +77,8 @@ class ContentStream:
 
     def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
         out = []
-        for frame, released in _by_frame(events):
+        for frame, group in groupby(events, _frame_of):
+            released = list(group)
             if frame is None:
                 out += [self._ending(event) for event in released if isinstance(event, Aborted)]
             elif (body := self._writer.rewritten(frame, released)) is None:
@@ -158,20 +160,9 @@ class _Writer:
         return fragment(frame, released, self._redacted)
 
 
-def _by_frame(events: Iterable[ReleasedEvent]) -> Iterator[tuple[Frame | None, list[ReleasedEvent]]]:
-    """Neighbours that come from the same frame, together."""
-    frame: Frame | None = None
-    group: list[ReleasedEvent] = []
-    for event in events:
-        origin = None if isinstance(event, Aborted) else event.origin
-        own = origin.frame if isinstance(origin, Piece) else None
-        if group and own is not frame:
-            yield frame, group
-            group = []
-        frame = own
-        group.append(event)
-    if group:
-        yield frame, group
+def _frame_of(event: ReleasedEvent) -> Frame | None:
+    piece = None if isinstance(event, Aborted) else event.origin
+    return piece.frame if isinstance(piece, Piece) else None
 
 
 def _messages(content: dict[str, Any]) -> list[Message]:

@@ -28,6 +28,7 @@ from shieldguard import (
 )
 from shieldguard_adapters.wire.framing import parse_sse
 from shieldguard_adapters.wire.jsons import parse_json, texts_in
+from shieldguard_adapters.wire.released import origin_of
 
 Slot: TypeAlias = int | str | None
 
@@ -239,10 +240,10 @@ def fragment(frame: Frame, events: Sequence[ReleasedEvent], redacted: Set[int]) 
     something was left out."""
     candidates = []
     for position, source in enumerate(frame.candidates):
-        own = [event for event in events if piece_of(event).position == position]
+        own = [event for event in events if origin_of(event, Piece).position == position]
         index = index_of(source, position)
         if made := _candidate(source, own, index in redacted):
-            if own[-1] is [event for event in frame.events if piece_of(event).position == position][-1]:
+            if own[-1] is [one for one in frame.events if origin_of(one, Piece).position == position][-1]:
                 left_out = {_TOKEN} if index in redacted else set()
                 made |= {name: source[name] for name in source.keys() & _METADATA - left_out}
             candidates.append({**made, "index": index})
@@ -261,7 +262,7 @@ def _candidate(source: dict[str, Any], events: Sequence[ReleasedEvent], redacted
     notices: dict[Slot, str] = {}  # of calls
     made: dict[str, Any] = {}
     for event in events:
-        slot = piece_of(event).slot
+        slot = origin_of(event, Piece).slot
         if isinstance(event, Redacted) and event.channel is Channel.TOOL_CALL:
             notices[slot] = event.notice
         elif isinstance(event, Reasoning | Answer):
@@ -295,12 +296,6 @@ def _candidate(source: dict[str, Any], events: Sequence[ReleasedEvent], redacted
 
 def _unsigned(part: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in part.items() if name != _SIGNATURE}
-
-
-def piece_of(event: SourceEvent | ReleasedEvent) -> Piece:
-    piece = getattr(event, "origin", None)
-    assert isinstance(piece, Piece)
-    return piece
 
 
 def _parts_of(candidate: dict[str, Any]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from shieldguard import (
 from shieldguard_adapters.wire.codec import Request, Termination
 from shieldguard_adapters.wire.framing import LineFramer
 from shieldguard_adapters.wire.jsons import parse_json
-from shieldguard_adapters.wire.openai_chat_parts import ChoiceReader, Frame, Part, Piece
+from shieldguard_adapters.wire.openai_chat_parts import ChoiceReader, Frame, Part, Piece, frame_of
 from shieldguard_adapters.wire.whole import WholeCodec
 
 MAX_FRAME = 1 << 23  # the last line may hold all of the context, a number for each token
@@ -114,7 +114,7 @@ class OllamaStream:
 
     def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
         out = b""
-        for frame, group in groupby(events, _frame_of):
+        for frame, group in groupby(events, frame_of):
             released = list(group)
             out += self._frame(frame, released) if frame else self._ending(released[-1])
         return out
@@ -317,8 +317,3 @@ def _refusal(last: dict[str, Any], aborted: Aborted, shape: Shape) -> dict[str, 
     """The last object of an aborted response. What is known of its costs goes with it."""
     head = {key: value for key, value in last.items() if key in _HEAD or type(value) is int}
     return {**head, **shape.saying(aborted.notice), "done": True, "done_reason": "content_filter"}
-
-
-def _frame_of(event: ReleasedEvent) -> Frame | None:
-    piece = None if isinstance(event, Aborted) else event.origin
-    return piece.frame if isinstance(piece, Piece) else None

@@ -2,7 +2,8 @@
 of those who speak the same format: DeepSeek, vLLM, SGLang, Groq, OpenRouter, LiteLLM, Mistral."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 from shieldguard import (
@@ -33,7 +34,10 @@ from shieldguard_adapters.wire.openai_chat_parts import (
     Path,
     Piece,
     fragment,
+    frame_of,
 )
+from shieldguard_adapters.wire.released import said_by
+from shieldguard_adapters.wire.requests import asks_for_text, content_text
 from shieldguard_adapters.wire.template import FrameTemplate
 from shieldguard_adapters.wire.whole import WholeCodec
 
@@ -46,14 +50,10 @@ def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request
     messages = request.get("messages") or []
     if not isinstance(messages, list):
         raise WireError(f"'messages' should be a list, not {type(messages).__name__!r}")
-    format_ = request.get("response_format") or {}
     turns = [turn for message in messages for turn in _turns(message)]
     if not turns and request.get("prompt"):  # Mistral's, to fill in the middle
         turns = _turns({"role": "user", "content": request["prompt"]})
-    return Request(
-        query=query_from(turns),
-        redactable=not isinstance(format_, dict) or format_.get("type", "text") == "text",
-    )
+    return Request(query=query_from(turns), redactable=asks_for_text(request.get("response_format")))
 
 
 class ChatStream:
@@ -83,7 +83,8 @@ class ChatStream:
 
     def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
         out = []
-        for frame, released in _by_frame(events):
+        for frame, group in groupby(events, frame_of):
+            released = list(group)
             if frame is None:
                 out += [self._ending(event) for event in released if isinstance(event, Aborted)]
             elif frame.template is not None and len(released) == 1:
@@ -223,11 +224,7 @@ class ChatError(WholeCodec):
         return [Answer(text), End("error")] if isinstance(text, str) and text else [Passthrough()]
 
     def _rewritten(self, released: Sequence[ReleasedEvent]) -> dict[str, Any]:
-        text = ""
-        for event in released:
-            if isinstance(event, Redacted | Answer):
-                text += event.notice if isinstance(event, Redacted) else event.text
-        return {"error": {**self._error, QUOTED: text}}
+        return {"error": {**self._error, QUOTED: "".join(map(said_by, released))}}
 
     def _ending(self, aborted: Aborted) -> dict[str, Any]:
         return {"error": {**self._error, QUOTED: aborted.notice}}
@@ -289,31 +286,11 @@ def _read_choices(
     return events, parts
 
 
-def _by_frame(events: Iterable[ReleasedEvent]) -> Iterator[tuple[Frame | None, list[ReleasedEvent]]]:
-    """Neighbours that come from the same frame, together."""
-    frame: Frame | None = None
-    group: list[ReleasedEvent] = []
-    for event in events:
-        origin = None if isinstance(event, Aborted) else event.origin
-        own = origin.frame if isinstance(origin, Piece) else None
-        if group and own is not frame:
-            yield frame, group
-            group = []
-        frame = own
-        group.append(event)
-    if group:
-        yield frame, group
-
-
 def _turns(message: Any) -> list[Message]:
     """What was thought in a turn has a role of its own."""
     if not isinstance(message, dict):
         raise WireError(f"a message should be an object, not {type(message).__name__!r}")
-    content = message.get("content")
-    if isinstance(content, list):
-        parts = (part for part in content if isinstance(part, dict))
-        content = "\n".join(str(part.get("text", f"[{part.get('type')}]")) for part in parts)
-    said = Message(str(message.get("role", "")), content if isinstance(content, str) else "")
+    said = Message(str(message.get("role", "")), content_text(message.get("content")))
     thought = message.get("reasoning_content") or message.get("reasoning")
     return [Message("reasoning", thought), said] if isinstance(thought, str) else [said]
 

@@ -15,6 +15,7 @@ from operator import is_
 from typing import Any, TypeAlias
 
 from shieldguard import (
+    Aborted,
     Answer,
     Channel,
     End,
@@ -33,6 +34,7 @@ from shieldguard import (
 from shieldguard_adapters.wire.errors import saying
 from shieldguard_adapters.wire.framing import parse_sse
 from shieldguard_adapters.wire.jsons import parse_json, texts_in
+from shieldguard_adapters.wire.released import origin_of, said_by
 from shieldguard_adapters.wire.template import FrameTemplate
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -133,6 +135,12 @@ class Piece:
     frame: Frame
     position: int  # in the frame's list of choices
     paths: tuple[Path, ...]
+
+
+def frame_of(event: ReleasedEvent) -> Frame | None:
+    """The frame that an event is from; None for an end that the guard made."""
+    piece = None if isinstance(event, Aborted) else event.origin
+    return piece.frame if isinstance(piece, Piece) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,15 +345,14 @@ def fragment(
     `edited`: choices of whose reasoning some was left out, so that its signature is not true any more."""
     choices = []
     for position, source in enumerate(frame.choices):
-        own = [event for event in events if _piece(event).position == position]
+        own = [event for event in events if origin_of(event, Piece).position == position]
         if own:
             choice = _choice(frame, position, source, own, key, begun)
             choices.append(_unsigned(choice) if choice["index"] in edited else choice)
     body = {name: value for name, value in frame.body.items() if name not in ("choices", "usage", "error")}
     body["choices"] = choices
-    if errors := [event for event in events if _piece(event).position == _ERROR]:
-        said = (one.notice if isinstance(one, Redacted) else getattr(one, "text", "") for one in errors)
-        body["error"] = saying(frame.body["error"], "".join(said))
+    if errors := [event for event in events if origin_of(event, Piece).position == _ERROR]:
+        body["error"] = saying(frame.body["error"], "".join(map(said_by, errors)))
     if frame.kept == 0 and events[-1] is frame.events[-1] and "usage" in frame.body:
         body["usage"] = frame.body["usage"]
     return body
@@ -363,22 +370,19 @@ def _choice(
     delta = copy.deepcopy(source.get(key) or {})
     notices: list[dict[str, Any]] = []
     for event in events:
-        paths = _piece(event).paths
+        paths = origin_of(event, Piece).paths
         if isinstance(event, Redacted):
             if event.channel is Channel.TOOL_CALL:
                 paths = (("content",),)
                 if isinstance(delta.get("content"), list):
                     notices.append({"type": "text", "text": event.notice})
                     continue
-            text = event.notice
         elif isinstance(event, ToolCall | Opaque):
             for path in paths:
                 texts.pop(path, None)  # leave it as it is
             continue
-        else:
-            text = getattr(event, "text", "")
         for path in paths:
-            texts[path] = (texts.get(path) or "") + text
+            texts[path] = (texts.get(path) or "") + said_by(event)
     texts = _pruned(texts)
     # From the back, so that taking an item out of a list leaves the places before it.
     for path in sorted(texts, key=_sort_key, reverse=True):
@@ -431,9 +435,3 @@ def _set(container: Any, path: Path, text: str | None) -> None:
 
 def _sort_key(path: Path) -> tuple[str, ...]:
     return tuple(f"{part:08d}" if isinstance(part, int) else part for part in path)
-
-
-def _piece(event: ReleasedEvent) -> Piece:
-    piece = getattr(event, "origin", None)
-    assert isinstance(piece, Piece)
-    return piece

@@ -31,6 +31,7 @@ from shieldguard_adapters.wire.openai_responses_parts import (
     Piece,
     ResponseReader,
 )
+from shieldguard_adapters.wire.released import origin_of, said_by
 from shieldguard_adapters.wire.whole import WholeCodec
 
 # The last event says all of the response again, with the request's tools.
@@ -112,7 +113,7 @@ class _Writer:
         self._kept: list[ReleasedEvent] = []
 
     def write(self, event: ReleasedEvent) -> bytes:
-        piece = _piece(event)
+        piece = origin_of(event, Piece)
         frame, item = piece.frame, piece.item
         if self._thought is None and self._keeps(frame):
             self._thought = item
@@ -128,7 +129,7 @@ class _Writer:
     def kept(self) -> bytes:
         """What was kept of a thought."""
         kept, self._kept, self._thought = self._kept, [], None
-        return b"".join([self._write(event, _piece(event)) for event in kept])
+        return b"".join([self._write(event, origin_of(event, Piece)) for event in kept])
 
     def end(self, aborted: Aborted, termination: Termination, *, strict_output: bool) -> bytes:
         """End the response, in whatever state it is."""
@@ -191,8 +192,7 @@ class _Writer:
             return self._changed(frame, _unlike(frame))[0]
         if isinstance(event, Reasoning | Answer | Redacted):
             same = event is frame.event
-            text = event.notice if isinstance(event, Redacted) else event.text
-            return self._of_item(frame, frame.item, {} if same else {("delta",): text})
+            return self._of_item(frame, frame.item, {} if same else {("delta",): said_by(event)})
         return self._of_item(frame, frame.item, {})
 
     def _of_item(self, frame: Frame, item: Item, changes: dict[Path, Any]) -> bytes:
@@ -327,7 +327,7 @@ class ResponseBody(WholeCodec):
     def _rewritten(self, released: Sequence[ReleasedEvent]) -> dict[str, Any]:
         notices: dict[int, Item] = {}  # one, in the place of what was left out first
         for event in released:
-            piece, item = _piece(event), _piece(event).item
+            piece, item = origin_of(event, Piece), origin_of(event, Piece).item
             if isinstance(event, Redacted) and item is not None:
                 if event.channel is Channel.REASONING and OpaqueKind.ENCRYPTED in item.opaque:
                     item.left_out = True
@@ -359,15 +359,9 @@ class ResponseBody(WholeCodec):
         return body | _ending(is_refusal)
 
 
-def _piece(event: ReleasedEvent) -> Piece:
-    piece = getattr(event, "origin", None)
-    assert isinstance(piece, Piece)
-    return piece
-
-
 def _carries(event: ReleasedEvent) -> bool:
     """Whether this event, or one that it was cut from, is the one its frame is written with."""
-    piece = _piece(event)
+    piece = origin_of(event, Piece)
     own = piece.frame.event
     return own is not None and getattr(own, "origin", None) is piece
 
@@ -379,12 +373,10 @@ def _account(event: ReleasedEvent, piece: Piece) -> None:
         piece.item.let_out = True
         for text, new in piece.grown:
             text.out.add(new)
-    elif isinstance(event, Reasoning | Answer):
-        piece.grown[0][0].out.add(event.text)
-    elif isinstance(event, Redacted):
+    elif isinstance(event, Reasoning | Answer | Redacted):
         assert piece.item is not None
-        piece.grown[0][0].out.add(event.notice)
-        piece.item.redacted = True
+        piece.grown[0][0].out.add(said_by(event))
+        piece.item.redacted = piece.item.redacted or isinstance(event, Redacted)
 
 
 def _unlike(frame: Frame) -> dict[Path, Any]:

@@ -176,10 +176,7 @@ class ResponseReader:
             silent.event = Passthrough(origin=Piece(silent))
             return [silent.event]
         frame = Frame(raw, parse_json(data))
-        if sent.event and sent.event != frame.type:
-            raise WireError(
-                f"an event is named {sent.event!r} and has type {frame.type!r}; they should agree"
-            )
+        sent.check_type(frame.type)
         events = self._events(frame)
         self._check_known(frame)
         return self._closed(frame, events)
