@@ -25,7 +25,9 @@ from shieldguard import (
 from shieldguard_adapters.wire.codec import Request, Termination
 from shieldguard_adapters.wire.framing import LineFramer
 from shieldguard_adapters.wire.jsons import parse_json
-from shieldguard_adapters.wire.openai_chat_parts import ChoiceReader, Frame, Part, Piece, frame_of
+from shieldguard_adapters.wire.openai_chat.delta import Part
+from shieldguard_adapters.wire.openai_chat.frame import Frame, Piece, frame_of
+from shieldguard_adapters.wire.openai_chat.reader import ChoiceReader
 from shieldguard_adapters.wire.whole import WholeCodec
 
 MAX_FRAME = 1 << 23  # the last line may hold all of the context, a number for each token
@@ -213,10 +215,8 @@ class _Reader:
         for part in parts:
             events += self._texts.take(part, part.text, Piece(frame, 0, part.paths))
         if frame.body.get("done") or frame.body.get("error"):
-            events += self.flush()
             end = End(str(frame.body.get("done_reason") or "stop"), origin=Piece(frame, 0, ()))
-            frame.events.append(end)
-            return [*events, end]
+            return events + self.flush() + frame.made(end)
         return events if parts else frame.passthrough(choice=0)
 
     def flush(self) -> list[SourceEvent]:
