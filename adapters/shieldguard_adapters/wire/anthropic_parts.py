@@ -21,7 +21,7 @@ from shieldguard import (
 )
 from shieldguard_adapters.wire.codec import Request
 from shieldguard_adapters.wire.framing import parse_sse
-from shieldguard_adapters.wire.jsons import parse_json, texts_in
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, texts_in
 from shieldguard_adapters.wire.requests import content_text
 from shieldguard_adapters.wire.template import FrameTemplate
 
@@ -270,9 +270,7 @@ def text_of(holder: dict[str, Any], key: str) -> str:
 def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request:
     """What there is to know of a request for a message, from its JSON body."""
     request = parse_json(body)
-    messages = request.get("messages") or []
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise WireError(f"'messages' should be a list of objects, not {messages!r:.80}")
+    messages = objects_at(request, "messages")
     system = request.get("system")
     chat = [{"role": "system", "content": system}, *messages] if system else messages
     config = request.get("output_config")

@@ -12,7 +12,6 @@ from shieldguard import (
     Redacted,
     ReleasedEvent,
     SourceEvent,
-    WireError,
     last_user_turn,
 )
 from shieldguard_adapters.wire.codec import Request, Termination
@@ -25,7 +24,7 @@ from shieldguard_adapters.wire.gemini_parts import (
     body_of,
     fragment,
 )
-from shieldguard_adapters.wire.jsons import parse_json, sse
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, sse
 from shieldguard_adapters.wire.whole import WholeCodec
 
 _ROLES = {"model": "assistant", "function": "tool"}
@@ -35,10 +34,7 @@ def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request
     """What there is to know of a request to generate content, from its JSON body."""
     request = parse_json(body)
     contents = request.get("contents") or []
-    if isinstance(contents, dict):
-        contents = [contents]
-    if not isinstance(contents, list) or not all(isinstance(content, dict) for content in contents):
-        raise WireError(f"'contents' should be a list of objects, not {contents!r:.80}")
+    contents = [contents] if isinstance(contents, dict) else objects_at(request, "contents")
     messages = [message for content in contents for message in _messages(content)]
     system = _field(request, "systemInstruction")
     if isinstance(system, dict):

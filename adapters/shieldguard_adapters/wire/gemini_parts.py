@@ -27,7 +27,7 @@ from shieldguard import (
     WireError,
 )
 from shieldguard_adapters.wire.framing import parse_sse
-from shieldguard_adapters.wire.jsons import parse_json, texts_in
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, texts_in
 from shieldguard_adapters.wire.released import origin_of
 
 Slot: TypeAlias = int | str | None
@@ -80,7 +80,7 @@ class Frame:
     events: list[SourceEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.candidates = _objects(self.body.get("candidates"), "candidates")
+        self.candidates = objects_at(self.body, "candidates")
         for name, value in self.body.items():
             if name not in _HEAD and any(texts_in(value)):
                 raise WireError(f"a response holds {name!r}, which is not known and was not passed on")
@@ -212,7 +212,7 @@ class _Reader:
             self._path = None
         self._continues = bool(call.get("willContinue"))
         text = _call_text(call)
-        for argument in _objects(call.get("partialArgs"), "partialArgs"):
+        for argument in objects_at(call, "partialArgs"):
             if (path := argument.get("jsonPath")) != self._path:
                 self._path = path
                 text += f"\n{path} "
@@ -304,14 +304,7 @@ def _parts_of(candidate: dict[str, Any]) -> list[dict[str, Any]]:
         raise WireError(f"'content' should be an object, not {content!r:.80}")
     if unknown := [name for name in content.keys() - {"parts", "role"} if any(texts_in(content[name]))]:
         raise WireError(f"a content holds {unknown[0]!r}, which is not known and was not passed on")
-    return _objects(content.get("parts"), "parts")
-
-
-def _objects(value: Any, name: str) -> list[dict[str, Any]]:
-    values = value or []
-    if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
-        raise WireError(f"{name!r} should be a list of objects, not {values!r:.80}")
-    return values
+    return objects_at(content, "parts")
 
 
 def _call_text(call: dict[str, Any]) -> str:

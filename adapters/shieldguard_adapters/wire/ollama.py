@@ -24,7 +24,7 @@ from shieldguard import (
 )
 from shieldguard_adapters.wire.codec import Request, Termination
 from shieldguard_adapters.wire.framing import LineFramer
-from shieldguard_adapters.wire.jsons import parse_json
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, text_at
 from shieldguard_adapters.wire.openai_chat.delta import Part
 from shieldguard_adapters.wire.openai_chat.frame import Frame, Piece, frame_of
 from shieldguard_adapters.wire.openai_chat.reader import ChoiceReader
@@ -67,9 +67,7 @@ GENERATE = Shape("", "response")
 def read_chat_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request:
     """What there is to know of a request to `/api/chat`, from its JSON body."""
     request = parse_json(body)
-    messages = request.get("messages") or []
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise WireError(f"'messages' should be a list of objects, not {messages!r:.80}")
+    messages = objects_at(request, "messages")
     turns = [_turn(str(one.get("role", "")), one, "content") for one in messages]
     return Request(query=query_from(turns), redactable=not request.get("format"))
 
@@ -231,11 +229,11 @@ class _Reader:
             raise WireError("the response holds an image, which cannot be judged; ask for text alone")
         own = {"thinking", shape.answer, "tool_calls"}
         _check(texts, own | (_NOT_TEXT | {"error"} if texts is body else _NOT_MESSAGE_TEXT))
-        if text := _text(body, "error"):  # it may quote a call that could not be read
+        if text := text_at(body, "error"):  # it may quote a call that could not be read
             yield Part(Answer, text, (("error",),))
-        if text := _text(texts, "thinking"):
+        if text := text_at(texts, "thinking"):
             yield Part(Reasoning, text, (("thinking",),))
-        if text := _text(texts, shape.answer):
+        if text := text_at(texts, shape.answer):
             yield Part(Answer, text, ((shape.answer,),), inline=True)
         calls = texts.get("tool_calls") or []
         if not isinstance(calls, list):
@@ -254,13 +252,6 @@ def _check(holder: dict[str, Any], known: frozenset[str] | set[str]) -> None:
             raise WireError(f"a field {key!r} is not known; it may hold text, and was not passed on")
 
 
-def _text(holder: dict[str, Any], key: str) -> str:
-    text = holder.get(key) or ""
-    if not isinstance(text, str):
-        raise WireError(f"{key!r} should be a string, not {text!r:.80}")
-    return text
-
-
 def _without(holder: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in holder.items() if key not in keys}
 
@@ -272,7 +263,7 @@ def _has_unsaid_logprobs(body: dict[str, Any], shape: Shape) -> bool:
     if not logprobs:
         return False
     texts = shape.texts(body)
-    said = _text(texts, "thinking") + _text(texts, shape.answer)
+    said = text_at(texts, "thinking") + text_at(texts, shape.answer)
     try:
         return "".join(one["token"] for one in logprobs) != said
     except (KeyError, TypeError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shieldguard import Answer, OpaqueKind, Reasoning, ToolCall, WireError
-from shieldguard_adapters.wire.openai_chat.frame import Path
+from shieldguard_adapters.wire.jsons import Path
 
 # What a delta or message may hold beside text.
 _NOT_TEXT = frozenset({"role", "id", "name", "tool_call_id", "annotations", "citations", "signature"})
@@ -45,7 +45,7 @@ def parts_of(delta: dict[str, Any]) -> Iterator[Part]:
         elif key == "tool_calls":
             answers += _calls(value)
         elif key == "function_call":
-            answers.append(Part(ToolCall, _call_text(value), ((key,),)))
+            answers.append(Part(ToolCall, " ".join(_call_texts(value)), ((key,),)))
         elif key == "audio":
             raise WireError("the response holds audio, which cannot be judged; ask for text alone")
         elif isinstance(value, str):
@@ -71,7 +71,9 @@ def _listed(
         if not isinstance(item, dict):
             raise WireError(f"{key!r} should hold objects, not {item!r}")
         if item.get("type") == "text" and key == "content":
-            if text := _text(item, "text"):
+            if not isinstance(text := item.get("text"), str):
+                raise WireError(f"a content item's 'text' should be a string, not {text!r}")
+            if text:
                 answers.append(Part(Answer, text, ((key, position, "text"),), inline=True))
             item = {name: value for name, value in item.items() if name != "text"}
         found = list(_item_texts(item, (key, position)))
@@ -109,15 +111,11 @@ def _calls(calls: Any) -> Iterator[Part]:
         block = call.get("index", position)
         if not isinstance(block, int):
             raise WireError(f"a tool call has index {block!r}; it should be a number")
-        yield Part(ToolCall, _call_text(call), (("tool_calls", position),), block=block)
-
-
-def _call_text(call: Any) -> str:
-    """What there is to judge of a call or a part of one: all of its texts, whatever they are called."""
-    return " ".join(_call_texts(call))
+        yield Part(ToolCall, " ".join(_call_texts(call)), (("tool_calls", position),), block=block)
 
 
 def _call_texts(value: Any) -> Iterator[str]:
+    """What there is to judge of a call or a part of one: all of its texts, whatever they are called."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -129,10 +127,3 @@ def _call_texts(value: Any) -> Iterator[str]:
                 yield json.dumps(inner, ensure_ascii=False)
             elif name not in ("id", "type"):
                 yield from _call_texts(inner)
-
-
-def _text(item: dict[str, Any], key: str) -> str:
-    value = item.get(key)
-    if not isinstance(value, str):
-        raise WireError(f"a content item's {key!r} should be a string, not {value!r}")
-    return value

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import is_
-from typing import Any, TypeAlias
+from typing import Any
 
 from shieldguard import Aborted, Answer, Passthrough, ReleasedEvent, SourceEvent, WireError
 from shieldguard_adapters.wire.framing import parse_sse
-from shieldguard_adapters.wire.jsons import parse_json, texts_in
+from shieldguard_adapters.wire.jsons import Path, parse_json, texts_in
 from shieldguard_adapters.wire.template import FrameTemplate
-
-#: Where a text stands in a choice's `delta` (or `message`), such as ("reasoning_details", 0, "text").
-Path: TypeAlias = tuple[str | int, ...]
 
 QUOTED = "failed_generation"  # in an error of Groq's: what could not be parsed
 ERROR = -2  # the position, and the block, of an error in the place of a choice or beside it
@@ -103,7 +100,7 @@ class Piece:
 
     frame: Frame
     position: int  # in the frame's list of choices
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...]  # in the choice's "delta" or "message"
 
 
 def frame_of(event: ReleasedEvent) -> Frame | None:

@@ -7,10 +7,10 @@ from typing import Any
 from shieldguard import Aborted, Answer, Reasoning, ReleasedEvent, SourceEvent, Thinking, ToolCall
 from shieldguard_adapters.wire.codec import Termination
 from shieldguard_adapters.wire.framing import SseFramer, parse_sse
-from shieldguard_adapters.wire.jsons import comment, sse
+from shieldguard_adapters.wire.jsons import Path, comment, sse
 from shieldguard_adapters.wire.openai_chat.delta import Part
 from shieldguard_adapters.wire.openai_chat.ending import error, finish_reason, notice
-from shieldguard_adapters.wire.openai_chat.frame import Frame, Path, Piece, frame_of
+from shieldguard_adapters.wire.openai_chat.frame import Frame, Piece, frame_of
 from shieldguard_adapters.wire.openai_chat.reader import ChoiceReader, Readers
 from shieldguard_adapters.wire.openai_chat.writer import Writer
 from shieldguard_adapters.wire.template import FrameTemplate

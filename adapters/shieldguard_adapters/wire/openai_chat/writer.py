@@ -6,7 +6,8 @@ from typing import Any
 
 from shieldguard import Channel, End, Opaque, Redacted, ReleasedEvent, ToolCall
 from shieldguard_adapters.wire.errors import saying
-from shieldguard_adapters.wire.openai_chat.frame import ERROR, Frame, Path, Piece
+from shieldguard_adapters.wire.jsons import Path
+from shieldguard_adapters.wire.openai_chat.frame import ERROR, Frame, Piece
 from shieldguard_adapters.wire.released import origin_of, said_by
 
 _LISTS = ("content", "reasoning_details", "thinking_blocks", "tool_calls")
