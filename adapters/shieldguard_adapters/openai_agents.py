@@ -15,8 +15,7 @@ from shieldguard import Aborted, Guard, MissingDependency, QueryFrom, SourceEven
 from shieldguard_adapters.sources import Reading, raise_if_told
 from shieldguard_adapters.wire.framing import parse_sse
 from shieldguard_adapters.wire.jsons import parse_json, sse
-from shieldguard_adapters.wire.openai_responses import ResponseBody, ResponseStream
-from shieldguard_adapters.wire.openai_responses_request import read_request
+from shieldguard_adapters.wire.openai_responses import ResponseBody, ResponseStream, read_request
 
 try:
     from agents import Model, ModelProvider, ModelResponse, ModelTracing, MultiProvider, Usage

@@ -18,7 +18,7 @@ from shieldguard_adapters.wire.gemini import ContentBody, ContentStream
 from shieldguard_adapters.wire.ollama import CHAT, GENERATE, OllamaBody, OllamaStream
 from shieldguard_adapters.wire.openai_chat import ChatBody, ChatStream
 from shieldguard_adapters.wire.openai_responses import ResponseBody, ResponseStream
-from shieldguard_adapters.wire.openai_responses_parts import META
+from shieldguard_adapters.wire.openai_responses.texts import META
 from shieldguard_adapters.wire.plain_text import TextStream
 from tests.fuzz.checks import CUTS, METADATA, Target, sse_bodies
 from tests.upstream import chat, chunk, completion

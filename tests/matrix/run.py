@@ -50,7 +50,7 @@ IN_THE_WHEEL = (
     "shieldguard/judges/embedded/weights.npz",
     "shieldguard/py.typed",
     "shieldguard_adapters/py.typed",
-    "shieldguard_adapters/wire/openai_chat.py",
+    "shieldguard_adapters/wire/openai_chat/stream.py",
 )
 
 

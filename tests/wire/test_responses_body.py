@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 
 from shieldguard import Action, End, Opaque, OpaqueKind, Passthrough, Rule, WireError, history
 from shieldguard_adapters.wire import Termination
-from shieldguard_adapters.wire.openai_responses import ResponseBody, ResponseStream
-from shieldguard_adapters.wire.openai_responses_request import read_request, read_stored_request
+from shieldguard_adapters.wire.openai_responses import (
+    ResponseBody,
+    ResponseStream,
+    read_request,
+    read_stored_request,
+)
 from tests.wire.responses import (
     START,
     USAGE,

@@ -29,6 +29,7 @@ from shieldguard_adapters.wire.codec import Termination
 from shieldguard_adapters.wire.errors import saying
 from shieldguard_adapters.wire.framing import SseFramer
 from shieldguard_adapters.wire.jsons import comment, parse_json, sse
+from shieldguard_adapters.wire.released import origin_of, said_by
 from shieldguard_adapters.wire.whole import WholeCodec
 
 
@@ -96,8 +97,7 @@ class _Writer:
         self._notified = self._called = self._refused = False
 
     def write(self, event: ReleasedEvent) -> bytes:
-        frame = getattr(event, "origin", None)
-        assert isinstance(frame, Frame)
+        frame = origin_of(event, Frame)
         if frame.block is None:
             # What ends the message ends the block that is open, too.
             kept = self.kept() if frame.type in ("message_delta", "message_stop", "error") else b""
@@ -144,7 +144,7 @@ class _Writer:
                 self._usage = {"output_tokens": usage.get("output_tokens") or 0}
         self._stopped = self._stopped or frame.type == "message_stop"
         if frame.type == "error" and isinstance(event, Answer | Redacted) and event is not frame.event:
-            said = {"type": "error", "error": saying(frame.body["error"], _text(event))}
+            said = {"type": "error", "error": saying(frame.body["error"], said_by(event))}
             return sse(said, "error")
         if isinstance(event, End):
             self._ended = True
@@ -184,7 +184,7 @@ class _Writer:
         body = {**frame.body, "index": index}
         key = TEXT_BLOCKS.get(frame.block_type)
         if key is not None and isinstance(event, Reasoning | Answer | Redacted):
-            text = _text(event)
+            text = said_by(event)
             if frame.type == "content_block_start" and begins:
                 body["content_block"] = {**body["content_block"], key: text}
             else:
@@ -266,7 +266,7 @@ class MessageBody(WholeCodec):
             block = blocks.setdefault(index, dict(source))
             key = TEXT_BLOCKS.get(str(source.get("type")))
             if key is not None and isinstance(event, Reasoning | Answer | Redacted):
-                texts[index] = texts.get(index, "") + _text(event)
+                texts[index] = texts.get(index, "") + said_by(event)
                 block[key] = texts[index]
         body = {**self._body, "content": [blocks[index] for index in sorted(blocks)]}
         called = any(block.get("type") == "tool_use" for block in body["content"])
@@ -298,10 +298,6 @@ def _block_start(index: int) -> bytes:
     block = {"type": "text", "text": ""}
     start = {"type": "content_block_start", "index": index, "content_block": block}
     return sse(start, "content_block_start")
-
-
-def _text(event: Reasoning | Answer | Redacted) -> str:
-    return event.notice if isinstance(event, Redacted) else event.text
 
 
 def _details(notice: str) -> dict[str, Any]:

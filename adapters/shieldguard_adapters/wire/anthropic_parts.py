@@ -21,7 +21,8 @@ from shieldguard import (
 )
 from shieldguard_adapters.wire.codec import Request
 from shieldguard_adapters.wire.framing import parse_sse
-from shieldguard_adapters.wire.jsons import parse_json, texts_in
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, texts_in
+from shieldguard_adapters.wire.requests import content_text
 from shieldguard_adapters.wire.template import FrameTemplate
 
 # Blocks of text: what holds it, in the block and in its delta, whose type it names.
@@ -128,10 +129,8 @@ class BlockReader:
         sent = parse_sse(raw)
         body = parse_json(sent.data) if sent.data and sent.data.strip() else {}
         frame = Frame(raw, body.get("type"), body)
-        if sent.event and frame.body and sent.event != frame.type:
-            raise WireError(
-                f"an event is named {sent.event!r} and has type {frame.type!r}; they should agree"
-            )
+        if frame.body:
+            sent.check_type(frame.type)
         frame.event = read = self._event(frame)
         if frame.type == "content_block_delta" and isinstance(read, Reasoning | Answer):
             self._template = self._template.learn(raw, read.text)
@@ -271,9 +270,7 @@ def text_of(holder: dict[str, Any], key: str) -> str:
 def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request:
     """What there is to know of a request for a message, from its JSON body."""
     request = parse_json(body)
-    messages = request.get("messages") or []
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise WireError(f"'messages' should be a list of objects, not {messages!r:.80}")
+    messages = objects_at(request, "messages")
     system = request.get("system")
     chat = [{"role": "system", "content": system}, *messages] if system else messages
     config = request.get("output_config")
@@ -296,9 +293,8 @@ def _turns(message: dict[str, Any]) -> list[Message]:
             role = "tool"  # a turn that no user wrote
         thoughts = [part for part in parts if part.get("thinking") and isinstance(part["thinking"], str)]
         turns = [Message("reasoning", part["thinking"]) for part in thoughts]
-        parts = [part for part in parts if part not in thoughts]
-        content = "\n".join(str(part.get("text", f"[{part.get('type')}]")) for part in parts)
-    return [*turns, Message(role, content if isinstance(content, str) else "")]
+        content = [part for part in parts if part not in thoughts]
+    return [*turns, Message(role, content_text(content))]
 
 
 def _types(parts: list[dict[str, Any]]) -> Set[Any]:

@@ -14,7 +14,6 @@ from shieldguard_adapters.wire import (
     ollama,
     openai_chat,
     openai_responses,
-    openai_responses_request,
     plain_text,
 )
 from shieldguard_adapters.wire.codec import Codec, Request
@@ -99,14 +98,14 @@ RESPONSES = (
     Endpoint(
         path="/responses$",
         noun="a response",
-        read_request=openai_responses_request.read_request,
+        read_request=openai_responses.read_request,
         codecs=_RESPONSE,
     ),
     *(
         Endpoint(
             path=path,
             noun=noun,
-            read_request=openai_responses_request.read_stored_request,
+            read_request=openai_responses.read_stored_request,
             codecs=_RESPONSE,
             method=method,
             without=("starting_after",),

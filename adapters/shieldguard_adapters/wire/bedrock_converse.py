@@ -37,6 +37,7 @@ from shieldguard_adapters.wire.bedrock_parts import (
 from shieldguard_adapters.wire.codec import Termination
 from shieldguard_adapters.wire.eventstream import EventStreamFramer, message_bytes, parse_message
 from shieldguard_adapters.wire.jsons import parse_json
+from shieldguard_adapters.wire.released import origin_of, said_by
 from shieldguard_adapters.wire.whole import WholeCodec
 
 T = TypeVar("T")
@@ -85,8 +86,7 @@ class BlockWriter(Generic[T]):
     def write(self, event: ReleasedEvent) -> list[T]:
         if isinstance(event, Aborted):
             return self._end(event.notice)
-        frame = getattr(event, "origin", None)
-        assert isinstance(frame, Frame)
+        frame = origin_of(event, Frame)
         self._begun = True
         if frame.block is None:
             return [self._message(event, frame)]
@@ -196,7 +196,7 @@ def _rewritten(event: ReleasedEvent, frame: Frame, index: int) -> dict[str, Any]
     if isinstance(event, Reasoning):
         body["delta"] = {REASONING: {"text": event.text}}
     elif isinstance(event, Answer | Redacted):
-        body["delta"] = {TEXT: _text(event)}
+        body["delta"] = {TEXT: said_by(event)}
     return body
 
 
@@ -298,7 +298,7 @@ def rewritten(body: dict[str, Any], released: Sequence[ReleasedEvent]) -> dict[s
             continue
         blocks[index] = source[index]
         if isinstance(event, Answer | Redacted):
-            texts[index] = texts.get(index, "") + _text(event)
+            texts[index] = texts.get(index, "") + said_by(event)
     for index, text in texts.items():
         if text != _answer(source[index]):
             blocks[index] = {TEXT: text}
@@ -330,7 +330,3 @@ def _answer(block: dict[str, Any]) -> str:
     """The text of a block that is an answer."""
     event = next(iter(body_events({"output": {"message": {"content": [block]}}})))
     return event.text if isinstance(event, Answer) else ""
-
-
-def _text(event: ReleasedEvent) -> str:
-    return event.notice if isinstance(event, Redacted) else getattr(event, "text", "")

@@ -25,7 +25,7 @@ from shieldguard import (
     last_user_turn,
 )
 from shieldguard_adapters.wire.codec import Request
-from shieldguard_adapters.wire.jsons import parse_json
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, text_at
 
 TEXT, REASONING = "text", "reasoningContent"
 CALLS = frozenset({"toolUse", "toolResult"})
@@ -105,7 +105,7 @@ class BlockReader:
             raise WireError(f"block {index!r} begins for the second time")
         self._kinds[index] = kind
         only(start, _CALL - {"input"})
-        return ToolCall(f"{_text(start, 'name')} " if kind == "toolUse" else "", block=index, origin=frame)
+        return ToolCall(f"{text_at(start, 'name')} " if kind == "toolUse" else "", block=index, origin=frame)
 
     def _delta(self, frame: Frame, kind: str, delta: Any) -> SourceEvent:
         frame.block = index = self._index(frame)
@@ -115,11 +115,11 @@ class BlockReader:
         if (begun := self._kinds.get(index)) != frame.kind:
             raise WireError(f"a piece of {kind!r} is in block {index!r}, which is of {begun!r}")
         if kind == TEXT:
-            if text := _text({kind: delta}, kind):
+            if text := text_at({kind: delta}, kind):
                 return Answer(text, block=index, origin=frame)
         elif kind == "toolUse" and isinstance(delta, dict):
             only(delta, {"input"})
-            return ToolCall(_text(delta, "input"), block=index, origin=frame)
+            return ToolCall(text_at(delta, "input"), block=index, origin=frame)
         elif kind == "toolResult":
             return ToolCall(_result(delta), block=index, origin=frame)
         elif kind == REASONING:
@@ -132,7 +132,7 @@ class BlockReader:
 
     def _reasoning(self, frame: Frame, index: int, kind: str, value: Any) -> SourceEvent:
         if kind == "text":
-            if text := _text({kind: value}, kind):
+            if text := text_at({kind: value}, kind):
                 self._with_text.add(index)
                 return Reasoning(text, block=index, origin=frame)
         elif kind == "redactedContent":
@@ -173,7 +173,7 @@ def blocks_of(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _block_event(index: int, kind: str, value: Any) -> SourceEvent:
     if kind == TEXT:
-        text = _text({kind: value}, kind)
+        text = text_at({kind: value}, kind)
         return Answer(text, block=index, origin=index) if text else Passthrough(choice=0, origin=index)
     if not isinstance(value, dict):
         raise WireError(f"a block of {kind!r} should be an object, not {value!r:.80}")
@@ -184,14 +184,14 @@ def _block_event(index: int, kind: str, value: Any) -> SourceEvent:
         if kind != "reasoningText" or not isinstance(inner, dict):
             raise WireError(f"reasoning of {kind!r} is not known and was not passed on")
         only(inner, {"text", "signature"})
-        if text := _text(inner, "text"):
+        if text := text_at(inner, "text"):
             return Reasoning(text, block=index, origin=index)
         return Opaque(OpaqueKind.HIDDEN, origin=index)
     if kind == "toolUse":
         only(value, _CALL)
         given = value.get("input")
         text = json.dumps(given, ensure_ascii=False, default=str) if given else ""
-        return ToolCall(f"{_text(value, 'name')} {text}", block=index, origin=index)
+        return ToolCall(f"{text_at(value, 'name')} {text}", block=index, origin=index)
     if kind == "toolResult":
         only(value, _CALL | {"content"})
         return ToolCall(_result(value.get("content")), block=index, origin=index)
@@ -254,19 +254,10 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(inner)
 
 
-def _text(holder: dict[str, Any], key: str) -> str:
-    text = holder.get(key) or ""
-    if not isinstance(text, str):
-        raise WireError(f"{key!r} should be a string, not {text!r:.80}")
-    return text
-
-
 def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request:
     """What there is to know of a request to Converse, from its JSON body."""
     request = parse_json(body)
-    messages = request.get("messages") or []
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise WireError(f"'messages' should be a list of objects, not {messages!r:.80}")
+    messages = objects_at(request, "messages")
     system = request.get("system")
     chat = [{"role": "system", "content": system}, *messages] if system else messages
     config = request.get("outputConfig")

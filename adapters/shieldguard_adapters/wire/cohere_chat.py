@@ -22,6 +22,7 @@ from shieldguard_adapters.wire.codec import Termination
 from shieldguard_adapters.wire.cohere_parts import Frame, FrameReader, body_events
 from shieldguard_adapters.wire.framing import SseFramer
 from shieldguard_adapters.wire.jsons import comment, parse_json, sse
+from shieldguard_adapters.wire.released import origin_of, said_by
 from shieldguard_adapters.wire.whole import WholeCodec
 
 
@@ -74,15 +75,14 @@ class _Writer:
         self._cited = 0  # characters that left of the citation that is being judged
 
     def write(self, event: ReleasedEvent) -> bytes:
-        frame = getattr(event, "origin", None)
-        assert isinstance(frame, Frame)
+        frame = origin_of(event, Frame)
         self._left_out = self._left_out or isinstance(event, Redacted)
         self._begun = self._begun or bool(frame.body)
         match frame.type:
             case "content-start" | "content-delta" | "content-end":
                 return self._content(event, frame)
             case "tool-plan-delta" if event is not frame.event:
-                return _sse("tool-plan-delta", {"delta": {"message": {"tool_plan": _text(event)}}})
+                return _sse("tool-plan-delta", {"delta": {"message": {"tool_plan": said_by(event)}}})
             case "tool-call-start" | "tool-call-delta" | "tool-call-end":
                 return self._call(event, frame)
             case "citation-start" | "citation-end":
@@ -122,7 +122,7 @@ class _Writer:
         if not isinstance(event, Reasoning | Answer | Redacted):
             return _sse(str(frame.type), {**frame.body, "index": index})
         kind = "thinking" if isinstance(frame.event, Reasoning) else "text"
-        content = {kind: _text(event)}
+        content = {kind: said_by(event)}
         if begins:
             content = {"type": kind, **content}
         return _sse(
@@ -189,7 +189,7 @@ class MessageBody(WholeCodec):
         for event in released:
             key, index = getattr(event, "origin", None) or ("", 0)
             if key == "tool_plan":
-                plan += _text(event)
+                plan += said_by(event)
             elif key == "tool_calls" and isinstance(event, Redacted):
                 notices.append(event.notice)
             elif key == "tool_calls":
@@ -197,7 +197,7 @@ class MessageBody(WholeCodec):
             elif key == "content":
                 type_ = source[key][index]["type"]
                 block = blocks.setdefault(index, {"type": type_, type_: ""})
-                block[type_] += _text(event)
+                block[type_] += said_by(event)
         content = [blocks[index] for index in sorted(blocks)]
         content += [{"type": "text", "text": notice} for notice in notices]
         message = {"role": source.get("role", "assistant"), "content": content}
@@ -224,10 +224,6 @@ def _finish(notice: str, termination: Termination) -> dict[str, Any]:
     if termination is Termination.REFUSAL:
         return {"finish_reason": "COMPLETE"}
     return {"finish_reason": "ERROR", "error": notice}
-
-
-def _text(event: ReleasedEvent) -> str:
-    return event.notice if isinstance(event, Redacted) else getattr(event, "text", "")
 
 
 def _sse(type_: str, body: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from shieldguard import (
     WireError,
 )
 from shieldguard_adapters.wire.framing import parse_sse
-from shieldguard_adapters.wire.jsons import parse_json, sse, texts_in
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, sse, text_at, texts_in
 
 #: Where an event of a whole body comes from: a key of the message, and the position in its list.
 Place: TypeAlias = tuple[str, int]
@@ -75,7 +75,7 @@ class Said:
         if not isinstance(citation, dict):
             raise WireError(f"a citation should be an object, not {citation!r:.80}")
         only(citation, _CITATION)
-        text = text_of(citation, "text")
+        text = text_at(citation, "text")
         if self.holds(text):
             return Passthrough(choice=0, origin=origin)
         self._cited += 1
@@ -94,10 +94,8 @@ class FrameReader:
         sent = parse_sse(raw)
         data = (sent.data or "").strip()
         frame = Frame(raw, parse_json(data) if data not in ("", "[DONE]") else {})
-        if sent.event and frame.body and sent.event != frame.type:
-            raise WireError(
-                f"an event is named {sent.event!r} and has type {frame.type!r}; they should agree"
-            )
+        if frame.body:
+            sent.check_type(frame.type)
         only(frame.body, _END | ({"delta", "logprobs"} if frame.type in _CONTENT else {"delta"}))
         frame.event = event = self._said.note(self._event(frame))
         return event
@@ -116,7 +114,7 @@ class FrameReader:
             case "tool-plan-delta":
                 message = _message(frame)
                 only(message, frozenset({"tool_plan"}))
-                if text := text_of(message, "tool_plan"):
+                if text := text_at(message, "tool_plan"):
                     return Reasoning(text, block=PLAN, origin=frame)
             case "tool-call-start" | "tool-call-delta":
                 message = _message(frame)
@@ -170,15 +168,15 @@ def body_events(body: dict[str, Any]) -> Iterator[SourceEvent]:
     message = _object(body, "message")
     only(message, _MESSAGE)
     said = Said()
-    if text := text_of(message, "tool_plan"):
+    if text := text_at(message, "tool_plan"):
         yield said.note(Reasoning(text, block=PLAN, origin=("tool_plan", 0)))
-    for index, block in enumerate(_objects(message, "content")):
+    for index, block in enumerate(objects_at(message, "content")):
         yield said.note(content_event(block, index, ("content", index)))
-    for index, call in enumerate(_objects(message, "tool_calls")):
+    for index, call in enumerate(objects_at(message, "tool_calls")):
         yield call_event(call, index, ("tool_calls", index))
-    for index, citation in enumerate(_objects(message, "citations")):
+    for index, citation in enumerate(objects_at(message, "citations")):
         yield said.citation(citation, ("citations", index))
-    if not said.holds(spelled := _spelled(_objects(body, "logprobs"))):
+    if not said.holds(spelled := _spelled(objects_at(body, "logprobs"))):
         yield Answer(spelled, block=_LOGPROBS, origin=("logprobs", 0))
     yield End(str(body.get("finish_reason")))
 
@@ -189,7 +187,7 @@ def content_event(block: dict[str, Any], index: int, origin: object) -> SourceEv
     if type_ not in ("thinking", "text"):
         raise WireError(f"a block of type {type_!r} is not known and was not passed on")
     only(block, frozenset({"type", type_}))
-    if not (text := text_of(block, type_)):
+    if not (text := text_at(block, type_)):
         return Passthrough(choice=0, origin=origin)
     kind = Reasoning if type_ == "thinking" else Answer
     return kind(text, block=index, origin=origin)
@@ -203,7 +201,7 @@ def call_event(call: Any, index: int, origin: object) -> ToolCall:
     if not isinstance(function, dict):
         raise WireError(f"a tool call's function should be an object, not {function!r:.80}")
     only(function, frozenset({"name", "arguments"}))
-    name, arguments = text_of(function, "name"), text_of(function, "arguments")
+    name, arguments = text_at(function, "name"), text_at(function, "arguments")
     return ToolCall(f"{name} {arguments}" if name else arguments, block=index, origin=origin)
 
 
@@ -212,13 +210,6 @@ def only(holder: dict[str, Any], known: frozenset[str]) -> None:
     for key, value in holder.items():
         if key not in known and any(texts_in(value)):
             raise WireError(f"{key!r} is not known here, may hold text, and was not passed on: {value!r:.80}")
-
-
-def text_of(holder: dict[str, Any], key: str) -> str:
-    text = holder.get(key) or ""
-    if not isinstance(text, str):
-        raise WireError(f"{key!r} should be a string, not {text!r:.80}")
-    return text
 
 
 def _message(frame: Frame) -> dict[str, Any]:
@@ -238,13 +229,6 @@ def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:
     value = holder.get(key)
     if not isinstance(value, dict):
         raise WireError(f"{key!r} should be an object, not {value!r:.80}")
-    return value
-
-
-def _objects(holder: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    value = holder.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise WireError(f"{key!r} should be a list of objects, not {value!r:.80}")
     return value
 
 

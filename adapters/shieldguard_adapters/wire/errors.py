@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from shieldguard import Aborted, Answer, End, Passthrough, Redacted, ReleasedEvent, SourceEvent, WireError
+from shieldguard import Aborted, Answer, End, Passthrough, ReleasedEvent, SourceEvent, WireError
 from shieldguard_adapters.wire.jsons import parse_json, texts_in
+from shieldguard_adapters.wire.released import said_by
 from shieldguard_adapters.wire.whole import WholeCodec
 
 
@@ -25,8 +26,7 @@ class ErrorBody(WholeCodec):
         return [Answer(text), End("error")] if text else [Passthrough()]
 
     def _rewritten(self, released: Sequence[ReleasedEvent]) -> dict[str, Any]:
-        texts = (one.notice if isinstance(one, Redacted) else getattr(one, "text", "") for one in released)
-        return self._saying("".join(texts))
+        return self._saying("".join(map(said_by, released)))
 
     def _ending(self, aborted: Aborted) -> dict[str, Any]:
         return self._saying(aborted.notice)

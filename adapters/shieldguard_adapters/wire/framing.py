@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from shieldguard import WireError
 
@@ -21,6 +22,12 @@ class SseFrame:
 
     event: str
     data: str | None
+
+    def check_type(self, type_: Any) -> None:
+        """Raise `WireError` where the event is named, and not as this type that its JSON says: some clients
+        go by the one, some by the other."""
+        if self.event and self.event != type_:
+            raise WireError(f"an event is named {self.event!r} and has type {type_!r}; they should agree")
 
 
 class SseFramer:

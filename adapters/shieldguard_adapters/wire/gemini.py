@@ -1,6 +1,7 @@
 """Gemini's generateContent, streaming (server-sent events) and whole (JSON)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from shieldguard import (
@@ -11,7 +12,6 @@ from shieldguard import (
     Redacted,
     ReleasedEvent,
     SourceEvent,
-    WireError,
     last_user_turn,
 )
 from shieldguard_adapters.wire.codec import Request, Termination
@@ -24,7 +24,7 @@ from shieldguard_adapters.wire.gemini_parts import (
     body_of,
     fragment,
 )
-from shieldguard_adapters.wire.jsons import parse_json, sse
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, sse
 from shieldguard_adapters.wire.whole import WholeCodec
 
 _ROLES = {"model": "assistant", "function": "tool"}
@@ -34,10 +34,7 @@ def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request
     """What there is to know of a request to generate content, from its JSON body."""
     request = parse_json(body)
     contents = request.get("contents") or []
-    if isinstance(contents, dict):
-        contents = [contents]
-    if not isinstance(contents, list) or not all(isinstance(content, dict) for content in contents):
-        raise WireError(f"'contents' should be a list of objects, not {contents!r:.80}")
+    contents = [contents] if isinstance(contents, dict) else objects_at(request, "contents")
     messages = [message for content in contents for message in _messages(content)]
     system = _field(request, "systemInstruction")
     if isinstance(system, dict):
@@ -76,7 +73,8 @@ class ContentStream:
 
     def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
         out = []
-        for frame, released in _by_frame(events):
+        for frame, group in groupby(events, _frame_of):
+            released = list(group)
             if frame is None:
                 out += [self._ending(event) for event in released if isinstance(event, Aborted)]
             elif (body := self._writer.rewritten(frame, released)) is None:
@@ -158,20 +156,9 @@ class _Writer:
         return fragment(frame, released, self._redacted)
 
 
-def _by_frame(events: Iterable[ReleasedEvent]) -> Iterator[tuple[Frame | None, list[ReleasedEvent]]]:
-    """Neighbours that come from the same frame, together."""
-    frame: Frame | None = None
-    group: list[ReleasedEvent] = []
-    for event in events:
-        origin = None if isinstance(event, Aborted) else event.origin
-        own = origin.frame if isinstance(origin, Piece) else None
-        if group and own is not frame:
-            yield frame, group
-            group = []
-        frame = own
-        group.append(event)
-    if group:
-        yield frame, group
+def _frame_of(event: ReleasedEvent) -> Frame | None:
+    piece = None if isinstance(event, Aborted) else event.origin
+    return piece.frame if isinstance(piece, Piece) else None
 
 
 def _messages(content: dict[str, Any]) -> list[Message]:

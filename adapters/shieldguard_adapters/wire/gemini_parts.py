@@ -27,7 +27,8 @@ from shieldguard import (
     WireError,
 )
 from shieldguard_adapters.wire.framing import parse_sse
-from shieldguard_adapters.wire.jsons import parse_json, texts_in
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, texts_in
+from shieldguard_adapters.wire.released import origin_of
 
 Slot: TypeAlias = int | str | None
 
@@ -79,7 +80,7 @@ class Frame:
     events: list[SourceEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.candidates = _objects(self.body.get("candidates"), "candidates")
+        self.candidates = objects_at(self.body, "candidates")
         for name, value in self.body.items():
             if name not in _HEAD and any(texts_in(value)):
                 raise WireError(f"a response holds {name!r}, which is not known and was not passed on")
@@ -211,7 +212,7 @@ class _Reader:
             self._path = None
         self._continues = bool(call.get("willContinue"))
         text = _call_text(call)
-        for argument in _objects(call.get("partialArgs"), "partialArgs"):
+        for argument in objects_at(call, "partialArgs"):
             if (path := argument.get("jsonPath")) != self._path:
                 self._path = path
                 text += f"\n{path} "
@@ -239,10 +240,10 @@ def fragment(frame: Frame, events: Sequence[ReleasedEvent], redacted: Set[int]) 
     something was left out."""
     candidates = []
     for position, source in enumerate(frame.candidates):
-        own = [event for event in events if piece_of(event).position == position]
+        own = [event for event in events if origin_of(event, Piece).position == position]
         index = index_of(source, position)
         if made := _candidate(source, own, index in redacted):
-            if own[-1] is [event for event in frame.events if piece_of(event).position == position][-1]:
+            if own[-1] is [one for one in frame.events if origin_of(one, Piece).position == position][-1]:
                 left_out = {_TOKEN} if index in redacted else set()
                 made |= {name: source[name] for name in source.keys() & _METADATA - left_out}
             candidates.append({**made, "index": index})
@@ -261,7 +262,7 @@ def _candidate(source: dict[str, Any], events: Sequence[ReleasedEvent], redacted
     notices: dict[Slot, str] = {}  # of calls
     made: dict[str, Any] = {}
     for event in events:
-        slot = piece_of(event).slot
+        slot = origin_of(event, Piece).slot
         if isinstance(event, Redacted) and event.channel is Channel.TOOL_CALL:
             notices[slot] = event.notice
         elif isinstance(event, Reasoning | Answer):
@@ -297,26 +298,13 @@ def _unsigned(part: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in part.items() if name != _SIGNATURE}
 
 
-def piece_of(event: SourceEvent | ReleasedEvent) -> Piece:
-    piece = getattr(event, "origin", None)
-    assert isinstance(piece, Piece)
-    return piece
-
-
 def _parts_of(candidate: dict[str, Any]) -> list[dict[str, Any]]:
     content = candidate.get("content") or {}
     if not isinstance(content, dict):
         raise WireError(f"'content' should be an object, not {content!r:.80}")
     if unknown := [name for name in content.keys() - {"parts", "role"} if any(texts_in(content[name]))]:
         raise WireError(f"a content holds {unknown[0]!r}, which is not known and was not passed on")
-    return _objects(content.get("parts"), "parts")
-
-
-def _objects(value: Any, name: str) -> list[dict[str, Any]]:
-    values = value or []
-    if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
-        raise WireError(f"{name!r} should be a list of objects, not {values!r:.80}")
-    return values
+    return objects_at(content, "parts")
 
 
 def _call_text(call: dict[str, Any]) -> str:

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from shieldguard import WireError
+
+#: Where something stands in an object, such as ("reasoning_details", 0, "text").
+Path: TypeAlias = tuple[str | int, ...]
 
 MAX_DEPTH = 100  # of what holds what; nothing that is sent is near it, and all that reads it recurses
 
@@ -35,6 +38,28 @@ def _is_deep(value: dict[str, Any], data: str | bytes) -> bool:
         level = [inner for one in holders for inner in one if isinstance(inner, dict | list)]
         depth += 1
     return bool(level)
+
+
+def value_at(value: Any, path: Path) -> Any:
+    for key in path:
+        value = value[key] if isinstance(key, int) else value.get(key)
+    return value
+
+
+def text_at(holder: dict[str, Any], key: str) -> str:
+    """Empty where there is none. Raises `WireError` for anything else."""
+    text = holder.get(key) or ""
+    if not isinstance(text, str):
+        raise WireError(f"{key!r} should be a string, not {text!r:.80}")
+    return text
+
+
+def objects_at(holder: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Empty where there are none. Raises `WireError` for anything else."""
+    values = holder.get(key) or []
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise WireError(f"{key!r} should be a list of objects, not {values!r:.80}")
+    return values
 
 
 def texts_in(value: Any, without: Container[str] = ()) -> Iterator[str]:

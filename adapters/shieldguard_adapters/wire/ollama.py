@@ -24,8 +24,10 @@ from shieldguard import (
 )
 from shieldguard_adapters.wire.codec import Request, Termination
 from shieldguard_adapters.wire.framing import LineFramer
-from shieldguard_adapters.wire.jsons import parse_json
-from shieldguard_adapters.wire.openai_chat_parts import ChoiceReader, Frame, Part, Piece
+from shieldguard_adapters.wire.jsons import objects_at, parse_json, text_at
+from shieldguard_adapters.wire.openai_chat.delta import Part
+from shieldguard_adapters.wire.openai_chat.frame import Frame, Piece, frame_of
+from shieldguard_adapters.wire.openai_chat.reader import ChoiceReader
 from shieldguard_adapters.wire.whole import WholeCodec
 
 MAX_FRAME = 1 << 23  # the last line may hold all of the context, a number for each token
@@ -65,9 +67,7 @@ GENERATE = Shape("", "response")
 def read_chat_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request:
     """What there is to know of a request to `/api/chat`, from its JSON body."""
     request = parse_json(body)
-    messages = request.get("messages") or []
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise WireError(f"'messages' should be a list of objects, not {messages!r:.80}")
+    messages = objects_at(request, "messages")
     turns = [_turn(str(one.get("role", "")), one, "content") for one in messages]
     return Request(query=query_from(turns), redactable=not request.get("format"))
 
@@ -114,7 +114,7 @@ class OllamaStream:
 
     def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
         out = b""
-        for frame, group in groupby(events, _frame_of):
+        for frame, group in groupby(events, frame_of):
             released = list(group)
             out += self._frame(frame, released) if frame else self._ending(released[-1])
         return out
@@ -213,10 +213,8 @@ class _Reader:
         for part in parts:
             events += self._texts.take(part, part.text, Piece(frame, 0, part.paths))
         if frame.body.get("done") or frame.body.get("error"):
-            events += self.flush()
             end = End(str(frame.body.get("done_reason") or "stop"), origin=Piece(frame, 0, ()))
-            frame.events.append(end)
-            return [*events, end]
+            return events + self.flush() + frame.made(end)
         return events if parts else frame.passthrough(choice=0)
 
     def flush(self) -> list[SourceEvent]:
@@ -231,11 +229,11 @@ class _Reader:
             raise WireError("the response holds an image, which cannot be judged; ask for text alone")
         own = {"thinking", shape.answer, "tool_calls"}
         _check(texts, own | (_NOT_TEXT | {"error"} if texts is body else _NOT_MESSAGE_TEXT))
-        if text := _text(body, "error"):  # it may quote a call that could not be read
+        if text := text_at(body, "error"):  # it may quote a call that could not be read
             yield Part(Answer, text, (("error",),))
-        if text := _text(texts, "thinking"):
+        if text := text_at(texts, "thinking"):
             yield Part(Reasoning, text, (("thinking",),))
-        if text := _text(texts, shape.answer):
+        if text := text_at(texts, shape.answer):
             yield Part(Answer, text, ((shape.answer,),), inline=True)
         calls = texts.get("tool_calls") or []
         if not isinstance(calls, list):
@@ -254,13 +252,6 @@ def _check(holder: dict[str, Any], known: frozenset[str] | set[str]) -> None:
             raise WireError(f"a field {key!r} is not known; it may hold text, and was not passed on")
 
 
-def _text(holder: dict[str, Any], key: str) -> str:
-    text = holder.get(key) or ""
-    if not isinstance(text, str):
-        raise WireError(f"{key!r} should be a string, not {text!r:.80}")
-    return text
-
-
 def _without(holder: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in holder.items() if key not in keys}
 
@@ -272,7 +263,7 @@ def _has_unsaid_logprobs(body: dict[str, Any], shape: Shape) -> bool:
     if not logprobs:
         return False
     texts = shape.texts(body)
-    said = _text(texts, "thinking") + _text(texts, shape.answer)
+    said = text_at(texts, "thinking") + text_at(texts, shape.answer)
     try:
         return "".join(one["token"] for one in logprobs) != said
     except (KeyError, TypeError):
@@ -317,8 +308,3 @@ def _refusal(last: dict[str, Any], aborted: Aborted, shape: Shape) -> dict[str, 
     """The last object of an aborted response. What is known of its costs goes with it."""
     head = {key: value for key, value in last.items() if key in _HEAD or type(value) is int}
     return {**head, **shape.saying(aborted.notice), "done": True, "done_reason": "content_filter"}
-
-
-def _frame_of(event: ReleasedEvent) -> Frame | None:
-    piece = None if isinstance(event, Aborted) else event.origin
-    return piece.frame if isinstance(piece, Piece) else None

@@ -3,7 +3,8 @@
 import codecs
 from collections.abc import Sequence
 
-from shieldguard import Aborted, Redacted, ReleasedEvent, SourceEvent, Thinking, ThinkSplitter, WireError
+from shieldguard import ReleasedEvent, SourceEvent, Thinking, ThinkSplitter, WireError
+from shieldguard_adapters.wire.released import said_by
 
 
 class TextStream:
@@ -20,10 +21,7 @@ class TextStream:
         return [*self._splitter.feed(self._text(b"", final=True)), *self._splitter.flush()]
 
     def encode(self, events: Sequence[ReleasedEvent]) -> bytes:
-        return "".join(
-            event.notice if isinstance(event, Aborted | Redacted) else getattr(event, "text", "")
-            for event in events
-        ).encode(errors="surrogatepass")
+        return "".join(map(said_by, events)).encode(errors="surrogatepass")
 
     def keep_alive(self) -> bytes:
         return b""  # all that is sent is shown

@@ -5,6 +5,7 @@ from typing import Any
 from shieldguard import Message, QueryFrom, WireError, last_user_turn
 from shieldguard_adapters.wire.codec import Request
 from shieldguard_adapters.wire.jsons import parse_json
+from shieldguard_adapters.wire.requests import asks_for_text, content_text
 
 _UNSEEN = Message("conversation", "", unseen=True)
 _HISTORY = ("previous_response_id", "conversation", "prompt")  # what only the server has
@@ -24,8 +25,7 @@ def read_request(body: bytes, query_from: QueryFrom = last_user_turn) -> Request
     else:
         raise WireError(f"'input' should be a text or a list of items, not {given!r:.80}")
     config = request.get("text")
-    format_ = config.get("format") if isinstance(config, dict) else None
-    is_text = not isinstance(format_, dict) or format_.get("type", "text") == "text"
+    is_text = not isinstance(config, dict) or asks_for_text(config.get("format"))
     return Request(query=query_from(messages), redactable=is_text)
 
 
@@ -40,18 +40,14 @@ def _message(item: Any) -> Message:
         raise WireError(f"an item of the input should be an object, not {item!r:.80}")
     type_ = str(item.get("type") or "message")
     if type_ == "message":
-        return Message(str(item.get("role", "")), _text(item.get("content")))
+        return Message(str(item.get("role", "")), content_text(item.get("content")))
     if type_ == "item_reference":
         return _UNSEEN
     if type_.endswith("_output"):
-        return Message("tool", _text(item.get("output")))
+        return Message("tool", content_text(item.get("output")))
     if type_ == "reasoning":
-        return Message("reasoning", _text(item.get("content")) or _text(item.get("summary")) or "[reasoning]")
+        return Message(
+            "reasoning",
+            content_text(item.get("content")) or content_text(item.get("summary")) or "[reasoning]",
+        )
     return Message("assistant", f"[{type_}]")
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, dict)]
-        return "\n".join(str(part.get("text", f"[{part.get('type')}]")) for part in parts)
-    return content if isinstance(content, str) else ""
