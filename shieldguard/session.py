@@ -23,7 +23,6 @@ The rules:
 
 import math
 import secrets
-from collections import deque
 from collections.abc import Iterator
 
 from shieldguard.errors import BoundExceeded, JudgeError, SourceError
@@ -76,9 +75,6 @@ class GuardSession:
         self.redactable = redactable
         self._shadow = self.policy.release is Release.SHADOW
         self._choices: dict[int, Choice] = {}
-        self._given: deque[ReleasedEvent] = deque()  # free to leave, whatever the queue holds
-        self._given_size = 0
-        self._given_weight = 0
         self._held = HeldEvents(self.policy)
         self._at_judge: dict[int, Lane] = {}  # by id() of the window, which its submission keeps alive
         self._holding = self.policy.release is Release.HOLD
@@ -94,7 +90,7 @@ class GuardSession:
     @property
     def wants_data(self) -> bool:
         """Whether to read on from the source; False past the bound (backpressure) and at the end."""
-        return not self._finished and self.aborted is None and not self._is_full
+        return not self._finished and self.aborted is None and not self._held.is_full
 
     @property
     def held(self) -> int:
@@ -125,11 +121,7 @@ class GuardSession:
     @property
     def closed(self) -> bool:
         """Whether all is done: nothing to read, to judge or to take."""
-        if self._given:
-            return False
-        if self.aborted is not None:
-            return True
-        return self._finished and not self._held and not self.judging
+        return not self._held and (self.aborted is not None or (self._finished and not self.judging))
 
     @property
     def deadline(self) -> float | None:
@@ -152,22 +144,15 @@ class GuardSession:
                 self._receive_text(event, now)
             case Relabel():
                 self._relabel(event.choice)
-                return
             case Opaque() | Passthrough() | End():
                 self._receive_other(event, now)
             case _:
                 raise TypeError(f"the source gave {event!r}, which is no event; give text, or events")
-        if self._shadow:
-            self._given.append(event)
-            self._given_size += _size(event)
 
     def weigh(self, size: int) -> None:
         """What was received last came in that many bytes."""
-        if self._shadow:
-            self._given_weight += size
-        else:
-            self._held.weigh(size)
-        if self._is_full:
+        self._held.weigh(size)
+        if self._held.is_full:
             self._stirred = True
 
     def finish(self, now: float) -> None:
@@ -180,7 +165,7 @@ class GuardSession:
     def leave(self, now: float) -> None:
         """The consumer has gone: nothing leaves any more, but what came is still to be judged."""
         all_ended = bool(self._choices) and all(choice.ended for choice in self._choices.values())
-        everything_left = all_ended and not self._held
+        everything_left = all_ended and not self.held
         self.finish(now)
         self._discard(Ended.COMPLETE if everything_left else Ended.CLIENT_LEFT)
 
@@ -216,17 +201,12 @@ class GuardSession:
         action = self._action(lane, verdict)
         self._record(lane, action, now, verdict)
         lane.judged_characters += window.end - window.start
-        if self._shadow:
-            lane.judged = lane.cleared = window.end
-            return
-        hit = action is Action.ABORT
-        lane.recent.append(hit)
-        if len(lane.recent) > self.policy.abort_within:
-            lane.recent.popleft()
-        if hit and sum(lane.recent) >= self.policy.abort_hits:
+        hit = action is Action.ABORT and not self._shadow
+        hits = lane.hits(hit, self.policy.abort_within)
+        if hit and hits >= self.policy.abort_hits:
             self._abort(AbortCause.RISK, now, lane=lane, verdict=verdict)
             return
-        if action is Action.REDACT:
+        if action is Action.REDACT and not self._shadow:
             self._redact(lane, window.start)
         lane.settle(window.end, hit, self.policy.abort_within)
 
@@ -236,9 +216,7 @@ class GuardSession:
         if lane is None:
             return
         self._record(lane, self.policy.on_failure, now, error)
-        if self._shadow:
-            lane.judged = lane.cleared = window.end
-        elif self.policy.on_failure is Action.ABORT:
+        if self.policy.on_failure is Action.ABORT and not self._shadow:
             self._abort(AbortCause.JUDGE_FAILURE, now, lane=lane, error=error)
         else:
             lane.exposed += max(0, window.end - max(window.start, lane.out))
@@ -261,26 +239,11 @@ class GuardSession:
 
     def take(self, now: float, limit: int | None = None) -> list[ReleasedEvent]:
         """The events that may leave now, in order; about `limit` of them (tool calls are not parted)."""
-        taken = self._take(now, limit)
-        if not taken and self._is_full and not self.judging:
+        taken = self._held.take(self._lanes, now, limit)
+        if not taken and self._held.is_full and not self.judging:
             self._relieve(now)
-            taken = self._take(now, limit)
+            taken = self._held.take(self._lanes, now, limit)
         self._stirred = bool(taken or self._waiting)
-        return taken
-
-    def _take(self, now: float, limit: int | None) -> list[ReleasedEvent]:
-        taken: list[ReleasedEvent] = []
-        while limit is None or len(taken) < limit:
-            if self._given:
-                taken.append(self._given.popleft())
-                if self._shadow:
-                    self._given_size -= _size(taken[-1])
-            elif released := self._held.release(self._lanes, now):
-                taken += released
-            else:
-                break
-        if not self._given:
-            self._given_weight = 0
         return taken
 
     def report(self, *, closed_after: float | None = None, source_failed: bool = False) -> StreamReport:
@@ -333,8 +296,7 @@ class GuardSession:
         """The choice goes on in another lane, or ends."""
         if choice.active is not None and choice.active is not to:
             self._cut_tail(choice.active, CutBy.TAIL)
-            choice.active.closed = True
-            choice.active.resolve()
+            choice.active.close()
         if choice.calls is not None and (to is None or to.channel is not Channel.TOOL_CALL):
             choice.calls.complete = True
             choice.calls = None
@@ -358,16 +320,12 @@ class GuardSession:
             self._turn(choice, lane)
             choice.ended = False
         lane.add(event.text, self.windower, now)
-        self._wait(lane)
-        if self._shadow:
-            lane.move_out(lane.seen, released=True, now=now)
-            if lane.cut - lane.submitted > self.policy.max_held:
-                lane.skip()
-        elif isinstance(event, ToolCall):
-            self._held.hold_call(event, lane, choice)
-        else:
-            self._held.hold_text(event, lane, choice)
-        if lane.cuts or not (self._holding and lane.is_judged) or not self.wants_data:
+        if lane.cuts:
+            self._wait(lane)
+        self._held.hold_text(event, lane, choice, now)
+        if self._shadow and lane.cut - lane.submitted > self.policy.max_held:
+            lane.skip()
+        if lane.cuts or not (self._holding and lane.is_judged) or self._held.is_full:
             self._stirred = True
 
     def _receive_other(self, event: Opaque | Passthrough | End, now: float) -> None:
@@ -383,8 +341,7 @@ class GuardSession:
                 return
             if self.policy.on_opaque is OpaqueReasoning.JUDGE_ANSWER:
                 self._be_strict(choice)
-        if not self._shadow:
-            self._held.hold_other(event, choice)
+        self._held.hold_other(event, choice)
 
     def _relabel(self, index: int) -> None:
         self._stirred = True
@@ -443,15 +400,6 @@ class GuardSession:
 
     # -- ending --------------------------------------------------------------------------------
 
-    @property
-    def _is_full(self) -> bool:
-        """Whether as much is held as may be."""
-        held, policy = self._held, self.policy
-        return (
-            held.size + self._given_size >= policy.max_held
-            or held.weight + self._given_weight >= policy.max_held_bytes
-        )
-
     def _relieve(self, now: float) -> None:
         """The bound is reached and no verdict is to come: cut what can be cut, or give up."""
         for lane in self._lanes():
@@ -488,16 +436,13 @@ class GuardSession:
         )
         self.aborted_at = now
         self._stirred = True
-        cleared = self._held.drain(now)
-        self._forget_windows()
         if self._left is None:
-            self._given += [*cleared, self.aborted]
+            self._held.drain(now, self.aborted)
+        self._forget_windows()
 
     def _discard(self, ended: Ended) -> None:
         self._left = ended
         self._held.clear()
-        self._given.clear()
-        self._given_size = self._given_weight = 0
 
     def _forget_windows(self) -> None:
         self._at_judge.clear()
@@ -507,10 +452,6 @@ class GuardSession:
 
 def _is_ready(lane: Lane) -> bool:
     return lane.submission is None and bool(lane.cuts) and lane.is_judged
-
-
-def _size(event: ReleasedEvent) -> int:
-    return 1 + (len(event.text) if isinstance(event, Reasoning | Answer | ToolCall) else 0)
 
 
 _CHANNELS = {

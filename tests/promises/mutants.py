@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from shieldguard import Answer, Reasoning, ReleasedEvent, ToolCall, Verdict, Window
+from shieldguard import ReleasedEvent, ToolCall, Verdict, Window
 from shieldguard.errors import JudgeError
 from shieldguard.events import AbortCause
-from shieldguard.held import Choice, HeldEvents, _Calls
+from shieldguard.held import Choice, HeldEvents, _Calls, _Other, _Text
 from shieldguard.lanes import Lane
 from shieldguard.observers import CutBy
 from shieldguard.policy import Action
@@ -37,7 +37,7 @@ class DrainsAfterTheAbort(GuardSession):
     def receive(self, event: Any, now: float) -> None:
         super().receive(event, now)
         if self.aborted is not None:
-            self._given.append(event)
+            self._held._let_go(event)
 
 
 class ClearsWhatIsAtTheJudge(GuardSession):
@@ -59,18 +59,15 @@ class CountsEachLaneAlone(HeldEvents):
 
 
 class ForgetsTheReasoningBefore(HeldEvents):
-    def hold_text(self, event: Reasoning | Answer, lane: Lane, choice: Choice) -> None:
-        super().hold_text(event, lane, Choice())
-
-    def hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
-        super().hold_call(event, lane, choice)
-        if choice.calls is not None:
-            choice.calls.gate = ()
+    def _hold(self, held: _Other | _Text | _Calls) -> None:
+        if not isinstance(held, _Other):
+            held.gate = ()
+        super()._hold(held)
 
 
 class SendsToolCallsInParts(HeldEvents):
-    def hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
-        super().hold_call(event, lane, choice)
+    def _hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
+        super()._hold_call(event, lane, choice)
         assert choice.calls is not None
         choice.calls.complete = True
         choice.calls = None
