@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from shieldguard.choices import Choice
 from shieldguard.events import (
     Aborted,
     Answer,
@@ -26,26 +27,6 @@ from shieldguard.events import (
 )
 from shieldguard.lanes import Lane
 from shieldguard.policy import Policy, Release
-
-
-@dataclass(slots=True, eq=False)
-class Choice:
-    """One completion of the response: its lanes, and what holds for all of them."""
-
-    lanes: dict[tuple[Channel, int], Lane] = field(default_factory=dict)
-    active: Lane | None = None
-    calls: "_Calls | None" = None  # while its tool calls are coming
-    strict: bool = False  # judge its answers and tool calls whatever the policy says
-    redacted: bool = False
-    ended: bool = False
-
-    def uncleared(self, channel: Channel | None = None) -> tuple[tuple[Lane, int], ...]:
-        """The lanes (of a channel, or all) that are judged and not cleared yet, and how far they go."""
-        return tuple(
-            (lane, lane.seen)
-            for lane in self.lanes.values()
-            if lane.is_judged and lane.cleared < lane.seen and channel in (None, lane.channel)
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +70,7 @@ class _Calls:
 
 
 class HeldEvents:
-    """What has come and was not taken yet: what waits in the queue, and what is free to leave, before it.
+    """What has come and was not taken yet: what is free to leave, and behind it the queue of what waits.
 
     `size` is what the queue holds: characters, and one more for each event. `weight` are the bytes
     that these came in, as far as they are known."""
@@ -104,6 +85,7 @@ class HeldEvents:
         self._free: deque[ReleasedEvent] = deque()
         self._free_size = 0
         self._free_weight = 0
+        self._coming: dict[Choice, _Calls] = {}  # tool calls that are not complete
 
     def __bool__(self) -> bool:
         return bool(self._queue or self._free)
@@ -119,6 +101,7 @@ class HeldEvents:
     def clear(self) -> None:
         self._queue.clear()
         self._free.clear()
+        self._coming.clear()
         self.size = self.weight = self._free_size = self._free_weight = 0
 
     def weigh(self, size: int) -> None:
@@ -130,7 +113,7 @@ class HeldEvents:
             self.weight += size
 
     def hold_text(self, event: TextEvent, lane: Lane, choice: Choice, now: float) -> None:
-        """Hold the text that its lane now ends with."""
+        """Hold a text that was just added to its lane."""
         if self._shadow:
             lane.move_out(lane.seen, released=True, now=now)
             self._let_go(event)
@@ -140,23 +123,21 @@ class HeldEvents:
             gate = () if lane.channel is Channel.REASONING else choice.uncleared(Channel.REASONING)
             self._hold(_Text(event, lane, lane.seen, gate, size=len(event.text) + 1))
 
-    def _hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
-        if choice.calls is None:
-            choice.calls = _Calls(choice, choice.uncleared(Channel.REASONING), refused=choice.redacted)
-            self._hold(choice.calls)
-        choice.calls.ends[lane] = lane.seen
-        self.size += choice.calls.add(event)
-
     def hold_other(self, event: Opaque | Passthrough | End, choice: Choice | None) -> None:
         """Hold an event in its turn; where its choice's tool calls are coming, among them."""
         if self._shadow:
             self._let_go(event)
-        elif choice is not None and choice.calls is not None and not isinstance(event, End):
-            self.size += choice.calls.add(event)
+        elif not isinstance(event, End) and choice in self._coming:
+            self.size += self._coming[choice].add(event)
         else:
             # An end that has left can no longer be told from a refusal, so it waits for the last verdict.
             gate = choice.uncleared() if choice is not None and isinstance(event, End) else ()
             self._hold(_Other(event, gate))
+
+    def complete_calls(self, choice: Choice) -> None:
+        """The tool calls of this turn have all come."""
+        if calls := self._coming.pop(choice, None):
+            calls.complete = True
 
     def redact_behind(self, lane: Lane, start: int, choice: Choice) -> None:
         """Mark the reasoning and the tool calls of a choice that came behind `start` in `lane`."""
@@ -175,7 +156,7 @@ class HeldEvents:
     def drain(self, now: float, aborted: Aborted) -> None:
         """Free what is cleared, to the last character, and the end. What is left can never leave."""
         drained: list[ReleasedEvent] = []
-        while released := self.release(tuple, now, last=True):
+        while released := self._release(tuple, now, last=True):
             drained += released
         self.clear()
         for event in (*drained, aborted):
@@ -189,7 +170,7 @@ class HeldEvents:
             if self._free:
                 taken.append(self._free.popleft())
                 self._free_size -= _size(taken[-1])
-            elif released := self.release(lanes, now):
+            elif released := self._release(lanes, now):
                 taken += released
             else:
                 break
@@ -197,7 +178,7 @@ class HeldEvents:
             self._free_weight = 0
         return taken
 
-    def release(
+    def _release(
         self, lanes: Callable[[], Iterable[Lane]], now: float, *, last: bool = False
     ) -> list[ReleasedEvent]:
         """What the head of the queue gives; empty where it has to wait. `last`: nothing that is not
@@ -271,6 +252,15 @@ class HeldEvents:
         head = self._queue.popleft()
         self.size -= head.size
         self.weight -= head.weight
+
+    def _hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
+        calls = self._coming.get(choice)
+        if calls is None:
+            gate = choice.uncleared(Channel.REASONING)
+            calls = self._coming[choice] = _Calls(choice, gate, refused=choice.redacted)
+            self._hold(calls)
+        calls.ends[lane] = lane.seen
+        self.size += calls.add(event)
 
     def _hold(self, held: _Other | _Text | _Calls) -> None:
         self._queue.append(held)

@@ -73,6 +73,11 @@ class Lane:
         return len(self.head) + len(self.pending)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it has a window to submit, and none at the judge."""
+        return self.submission is None and bool(self.cuts) and self.is_judged
+
+    @property
     def next_cut(self) -> int | None:
         """Where the next window ends that is to be judged; None where none is known."""
         if self.submission is not None:

@@ -1,15 +1,17 @@
 """Sessions with a promise broken on purpose, one fault each."""
 
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
 from shieldguard import ReleasedEvent, ToolCall, Verdict, Window
+from shieldguard.choices import Choice
 from shieldguard.errors import JudgeError
-from shieldguard.events import AbortCause
-from shieldguard.held import Choice, HeldEvents, _Calls, _Other, _Text
+from shieldguard.events import CHANNELS, AbortCause
+from shieldguard.held import HeldEvents, _Calls, _Other, _Text
 from shieldguard.lanes import Lane
 from shieldguard.observers import CutBy
-from shieldguard.policy import Action
+from shieldguard.policy import Action, Policy
 from shieldguard.session import GuardSession
 from shieldguard.verdicts import RiskLevel
 
@@ -25,9 +27,9 @@ def _holding(held: type[HeldEvents]) -> type[GuardSession]:
 
 
 class LetsOthersOvertake(HeldEvents):
-    def release(self, lanes: Any, now: float, *, last: bool = False) -> list[ReleasedEvent]:
+    def _release(self, lanes: Any, now: float, *, last: bool = False) -> list[ReleasedEvent]:
         for _ in range(len(self._queue)):
-            if released := super().release(lanes, now, last=last):
+            if released := super()._release(lanes, now, last=last):
                 return released
             self._queue.rotate(-1)
         return []
@@ -68,9 +70,7 @@ class ForgetsTheReasoningBefore(HeldEvents):
 class SendsToolCallsInParts(HeldEvents):
     def _hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
         super()._hold_call(event, lane, choice)
-        assert choice.calls is not None
-        choice.calls.complete = True
-        choice.calls = None
+        self.complete_calls(choice)
 
 
 class SendsToolCallsUnjudged(HeldEvents):
@@ -105,7 +105,7 @@ class JudgesTheTailTwice(GuardSession):
 class CutsWhereChunksEnd(GuardSession):
     def _receive_text(self, event: Any, now: float) -> None:
         super()._receive_text(event, now)
-        self._cut_tail(self._lane(self._choice(event.choice), event), CutBy.TEXT)
+        self._cut_tail(self._choices[event.choice].lane(event, self.policy), CutBy.TEXT)
 
 
 class LetsTheHarmfulWindowOut(GuardSession):
@@ -190,10 +190,16 @@ class MixesChoices(GuardSession):
         super()._receive_text(replace(event, choice=0), now)
 
 
+class _OneLaneAChannel(Choice):
+    def lane(self, event: Any, policy: Policy) -> Lane:
+        lanes = [lane for lane in self.lanes.values() if lane.channel is CHANNELS[type(event)]]
+        return lanes[0] if lanes else super().lane(event, policy)
+
+
 class MixesBlocks(GuardSession):
-    def _lane(self, choice: Choice, event: Any) -> Lane:
-        lanes = [lane for lane in choice.lanes.values() if type(event).__name__.lower() == lane.channel]
-        return lanes[0] if lanes else super()._lane(choice, event)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._choices = defaultdict(_OneLaneAChannel)
 
 
 class AbortsOnTheFirstHit(GuardSession):
