@@ -140,6 +140,8 @@ TextEvent: TypeAlias = Reasoning | Answer | ToolCall
 SourceEvent: TypeAlias = Reasoning | Answer | ToolCall | Opaque | Passthrough | Relabel | End
 ReleasedEvent: TypeAlias = Reasoning | Answer | ToolCall | Opaque | Passthrough | End | Redacted | Aborted
 
+CHANNELS = {Reasoning: Channel.REASONING, Answer: Channel.ANSWER, ToolCall: Channel.TOOL_CALL}
+
 
 class Received(list[SourceEvent]):
     """Events that a source gives at a time, and the `size` in bytes of what they were made of, which is

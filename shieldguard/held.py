@@ -3,13 +3,16 @@
 One queue, in the order of the source, of which only the head may leave. Text is held until its lane is
 cleared that far; answers and tool calls also until the reasoning that came before them is. An event leaves
 whole, so that its frame keeps its bytes, unless another window ends in it, or its rest must not leave.
+In mode `shadow` nothing is queued: what comes is free to leave.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from shieldguard.choices import Choice
 from shieldguard.events import (
+    Aborted,
     Answer,
     Channel,
     End,
@@ -18,31 +21,12 @@ from shieldguard.events import (
     Reasoning,
     Redacted,
     ReleasedEvent,
+    TextEvent,
     ToolCall,
     cut,
 )
 from shieldguard.lanes import Lane
 from shieldguard.policy import Policy, Release
-
-
-@dataclass(slots=True, eq=False)
-class Choice:
-    """One completion of the response: its lanes, and what holds for all of them."""
-
-    lanes: dict[tuple[Channel, int], Lane] = field(default_factory=dict)
-    active: Lane | None = None
-    calls: "_Calls | None" = None  # while its tool calls are coming
-    strict: bool = False  # judge its answers and tool calls whatever the policy says
-    redacted: bool = False
-    ended: bool = False
-
-    def uncleared(self, channel: Channel | None = None) -> tuple[tuple[Lane, int], ...]:
-        """The lanes (of a channel, or all) that are judged and not cleared yet, and how far they go."""
-        return tuple(
-            (lane, lane.seen)
-            for lane in self.lanes.values()
-            if lane.is_judged and lane.cleared < lane.seen and channel in (None, lane.channel)
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -61,11 +45,8 @@ class _Text:
     lane: Lane
     end: int  # offset in the lane
     gate: tuple[tuple[Lane, int], ...]
+    size: int
     weight: int = 0
-
-    @property
-    def size(self) -> int:
-        return len(self.event.text) + 1
 
 
 @dataclass(slots=True, eq=False)
@@ -82,14 +63,16 @@ class _Calls:
     weight: int = 0
 
     def add(self, event: ToolCall | Passthrough | Opaque) -> int:
-        size = 1 + (len(event.text) if isinstance(event, ToolCall) else 0)
+        size = _size(event)
         self.events.append(event)
         self.size += size
         return size
 
 
 class HeldEvents:
-    """The queue. `size` is what it holds: characters, and one more for each event. `weight` are the bytes
+    """What has come and was not taken yet: what is free to leave, and behind it the queue of what waits.
+
+    `size` is what the queue holds: characters, and one more for each event. `weight` are the bytes
     that these came in, as far as they are known."""
 
     def __init__(self, policy: Policy) -> None:
@@ -97,40 +80,64 @@ class HeldEvents:
         self.weight = 0
         self._policy = policy
         self._lag = policy.release is Release.LAG
+        self._shadow = policy.release is Release.SHADOW
         self._queue: deque[_Other | _Text | _Calls] = deque()
+        self._free: deque[ReleasedEvent] = deque()
+        self._free_size = 0
+        self._free_weight = 0
+        self._coming: dict[Choice, _Calls] = {}  # tool calls that are not complete
 
     def __bool__(self) -> bool:
-        return bool(self._queue)
+        return bool(self._queue or self._free)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much is held as may be."""
+        return (
+            self.size + self._free_size >= self._policy.max_held
+            or self.weight + self._free_weight >= self._policy.max_held_bytes
+        )
 
     def clear(self) -> None:
         self._queue.clear()
-        self.size = self.weight = 0
+        self._free.clear()
+        self._coming.clear()
+        self.size = self.weight = self._free_size = self._free_weight = 0
 
     def weigh(self, size: int) -> None:
         """Hold that many bytes with what came last."""
-        if self._queue:
+        if self._shadow:
+            self._free_weight += size
+        elif self._queue:
             self._queue[-1].weight += size
             self.weight += size
 
-    def hold_text(self, event: Reasoning | Answer, lane: Lane, choice: Choice) -> None:
-        gate = () if lane.channel is Channel.REASONING else choice.uncleared(Channel.REASONING)
-        self._hold(_Text(event, lane, lane.seen, gate))
-
-    def hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
-        if choice.calls is None:
-            choice.calls = _Calls(choice, choice.uncleared(Channel.REASONING), refused=choice.redacted)
-            self._hold(choice.calls)
-        choice.calls.ends[lane] = lane.seen
-        self.size += choice.calls.add(event)
+    def hold_text(self, event: TextEvent, lane: Lane, choice: Choice, now: float) -> None:
+        """Hold a text that was just added to its lane."""
+        if self._shadow:
+            lane.move_out(lane.seen, released=True, now=now)
+            self._let_go(event)
+        elif isinstance(event, ToolCall):
+            self._hold_call(event, lane, choice)
+        else:
+            gate = () if lane.channel is Channel.REASONING else choice.uncleared(Channel.REASONING)
+            self._hold(_Text(event, lane, lane.seen, gate, size=len(event.text) + 1))
 
     def hold_other(self, event: Opaque | Passthrough | End, choice: Choice | None) -> None:
         """Hold an event in its turn; where its choice's tool calls are coming, among them."""
-        if choice is not None and choice.calls is not None and not isinstance(event, End):
-            self.size += choice.calls.add(event)
+        if self._shadow:
+            self._let_go(event)
+        elif not isinstance(event, End) and choice in self._coming:
+            self.size += self._coming[choice].add(event)
         else:
             # An end that has left can no longer be told from a refusal, so it waits for the last verdict.
             gate = choice.uncleared() if choice is not None and isinstance(event, End) else ()
             self._hold(_Other(event, gate))
+
+    def complete_calls(self, choice: Choice) -> None:
+        """The tool calls of this turn have all come."""
+        if calls := self._coming.pop(choice, None):
+            calls.complete = True
 
     def redact_behind(self, lane: Lane, start: int, choice: Choice) -> None:
         """Mark the reasoning and the tool calls of a choice that came behind `start` in `lane`."""
@@ -146,19 +153,36 @@ class HeldEvents:
                 open_lanes.remove(held.lane)
                 held.lane.redact_from(held.end - len(held.event.text))
 
-    def drain(self, now: float) -> list[ReleasedEvent]:
-        """All that is cleared, to the last character. What is left can never leave."""
+    def drain(self, now: float, aborted: Aborted) -> None:
+        """Free what is cleared, to the last character, and the end. What is left can never leave."""
         drained: list[ReleasedEvent] = []
-        while released := self.release(tuple, now, last=True):
+        while released := self._release(tuple, now, last=True):
             drained += released
         self.clear()
-        return drained
+        for event in (*drained, aborted):
+            self._let_go(event)
 
-    def release(
+    def take(self, lanes: Callable[[], Iterable[Lane]], now: float, limit: int | None) -> list[ReleasedEvent]:
+        """What may leave now, in order; about `limit` events (the tool calls of a turn are not parted).
+        `lanes` gives all of the stream's."""
+        taken: list[ReleasedEvent] = []
+        while limit is None or len(taken) < limit:
+            if self._free:
+                taken.append(self._free.popleft())
+                self._free_size -= _size(taken[-1])
+            elif released := self._release(lanes, now):
+                taken += released
+            else:
+                break
+        if not self._free:
+            self._free_weight = 0
+        return taken
+
+    def _release(
         self, lanes: Callable[[], Iterable[Lane]], now: float, *, last: bool = False
     ) -> list[ReleasedEvent]:
-        """What the head of the queue gives; empty where it has to wait. `lanes` gives all of the stream's.
-        `last`: nothing that is not cleared by now will be."""
+        """What the head of the queue gives; empty where it has to wait. `last`: nothing that is not
+        cleared by now will be."""
         while self._queue:
             head = self._queue[0]
             if head.gate and any(lane.cleared < seen for lane, seen in head.gate):
@@ -190,6 +214,7 @@ class HeldEvents:
             self._drop_head()
         else:
             event, head.event = cut(event, limit - lane.out)
+            head.size -= len(event.text)
             self.size -= len(event.text)
         dropped = lane.redacted_from is not None and lane.out >= lane.redacted_from
         lane.move_out(limit, released=not dropped, now=now)
@@ -228,9 +253,26 @@ class HeldEvents:
         self.size -= head.size
         self.weight -= head.weight
 
+    def _hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
+        calls = self._coming.get(choice)
+        if calls is None:
+            gate = choice.uncleared(Channel.REASONING)
+            calls = self._coming[choice] = _Calls(choice, gate, refused=choice.redacted)
+            self._hold(calls)
+        calls.ends[lane] = lane.seen
+        self.size += calls.add(event)
+
     def _hold(self, held: _Other | _Text | _Calls) -> None:
         self._queue.append(held)
         self.size += held.size
+
+    def _let_go(self, event: ReleasedEvent) -> None:
+        self._free.append(event)
+        self._free_size += _size(event)
+
+
+def _size(event: ReleasedEvent) -> int:
+    return 1 + (len(event.text) if isinstance(event, TextEvent) else 0)
 
 
 def _limit(head: _Text, ahead: int) -> int:

@@ -73,6 +73,11 @@ class Lane:
         return len(self.head) + len(self.pending)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it has a window to submit, and none at the judge."""
+        return self.submission is None and bool(self.cuts) and self.is_judged
+
+    @property
     def next_cut(self) -> int | None:
         """Where the next window ends that is to be judged; None where none is known."""
         if self.submission is not None:
@@ -157,6 +162,13 @@ class Lane:
         while self.cuts and self.cuts[0][0] <= self.out:
             self.cuts.popleft()
 
+    def hits(self, hit: bool, within: int) -> int:
+        """How many of the last `within` windows called for an abort, this one with them."""
+        self.recent.append(hit)
+        if len(self.recent) > within:
+            self.recent.popleft()
+        return sum(self.recent)
+
     def settle(self, end: int, hit: bool, within: int) -> None:
         """Take in a judgement that does not abort. A hit stays in doubt, and with it all behind it,
         until the `within - 1` windows that follow have been judged."""
@@ -164,9 +176,14 @@ class Lane:
         self.doubtful.append((end, hit))
         while self.doubtful and (not self.doubtful[0][1] or len(self.doubtful) >= within):
             self.cleared = self.doubtful.popleft()[0]
-        self.resolve()
+        self._resolve()
 
-    def resolve(self) -> None:
+    def close(self) -> None:
+        """No text follows, unless the choice comes back to this lane."""
+        self.closed = True
+        self._resolve()
+
+    def _resolve(self) -> None:
         """Clear what is in doubt once no window can follow that would confirm it."""
         if self.closed and self.judged == self.seen:
             self.doubtful.clear()

@@ -12,8 +12,8 @@ The rules:
     grows; its tail is cut when its choice turns to another lane, ends, or waits longer than `max_wait`.
     Each lane has at most one window at the judge.
 *   Text leaves when its lane is cleared that far: judged, and found fit to leave. An event leaves whole
-    where it can. In mode `lag` up to
-    `max_unjudged` characters leave before; in mode `shadow` everything leaves as it comes.
+    where it can. In mode `lag` up to `max_unjudged` characters leave before; in mode `shadow` everything
+    leaves as it comes.
 *   Answers and tool calls also wait until all reasoning that came before them is cleared, in mode
     `lag` too. The tool calls of one turn leave together, complete and cleared.
 *   A redaction begins at its window and lasts: the rest of that text and all later reasoning of its
@@ -23,9 +23,10 @@ The rules:
 
 import math
 import secrets
-from collections import deque
+from collections import defaultdict
 from collections.abc import Iterator
 
+from shieldguard.choices import Choice
 from shieldguard.errors import BoundExceeded, JudgeError, SourceError
 from shieldguard.events import (
     AbortCause,
@@ -43,7 +44,7 @@ from shieldguard.events import (
     TextEvent,
     ToolCall,
 )
-from shieldguard.held import Choice, HeldEvents
+from shieldguard.held import HeldEvents
 from shieldguard.lanes import Lane, tally
 from shieldguard.observers import CutBy, Ended, StreamReport, WindowJudged
 from shieldguard.policy import Action, OpaqueReasoning, Policy, Release
@@ -70,31 +71,28 @@ class GuardSession:
         self.policy = policy or Policy()
         self.windower = windower or SentenceWindower()
         self.stream = stream or secrets.token_hex(8)
+        self.redactable = redactable
         self.records: list[WindowJudged] = []
         self.aborted: Aborted | None = None
         self.aborted_at: float | None = None
-        self.redactable = redactable
-        self._shadow = self.policy.release is Release.SHADOW
-        self._choices: dict[int, Choice] = {}
-        self._given: deque[ReleasedEvent] = deque()  # free to leave, whatever the queue holds
-        self._given_size = 0
-        self._given_weight = 0
-        self._held = HeldEvents(self.policy)
-        self._at_judge: dict[int, Lane] = {}  # by id() of the window, which its submission keeps alive
         self._holding = self.policy.release is Release.HOLD
-        self._stirred = True  # until `take` has taken all that there was
-        self._waiting: list[Lane] = []  # those with windows to submit, in the order in which they were cut
-        self._finished = False
-        self._left: Ended | None = None  # set once nobody takes events any more
+        self._shadow = self.policy.release is Release.SHADOW
+        self._choices: defaultdict[int, Choice] = defaultdict(Choice)
+        self._held = HeldEvents(self.policy)
+        self._waiting: dict[Lane, None] = {}  # with windows to submit, in the order in which they were cut
+        self._at_judge: dict[int, Lane] = {}  # by id() of the window, which its submission keeps alive
         self._unobservable: set[OpaqueKind] = set()
         self._next_tick = 0.0  # before then no text has waited too long
+        self._stirred = True  # until `take` has taken all that there was
+        self._finished = False
+        self._left: Ended | None = None  # set once nobody takes events any more
 
     # -- what the driver asks ------------------------------------------------------------------
 
     @property
     def wants_data(self) -> bool:
         """Whether to read on from the source; False past the bound (backpressure) and at the end."""
-        return not self._finished and self.aborted is None and not self._is_full
+        return not self._finished and self.aborted is None and not self._held.is_full
 
     @property
     def held(self) -> int:
@@ -115,7 +113,7 @@ class GuardSession:
     @property
     def has_windows(self) -> bool:
         """Whether `windows` would name any."""
-        return self.aborted is None and any(map(_is_ready, self._waiting))
+        return self.aborted is None and any(lane.is_ready for lane in self._waiting)
 
     @property
     def judging(self) -> bool:
@@ -125,11 +123,7 @@ class GuardSession:
     @property
     def closed(self) -> bool:
         """Whether all is done: nothing to read, to judge or to take."""
-        if self._given:
-            return False
-        if self.aborted is not None:
-            return True
-        return self._finished and not self._held and not self.judging
+        return not self._held and (self.aborted is not None or (self._finished and not self.judging))
 
     @property
     def deadline(self) -> float | None:
@@ -152,23 +146,30 @@ class GuardSession:
                 self._receive_text(event, now)
             case Relabel():
                 self._relabel(event.choice)
-                return
             case Opaque() | Passthrough() | End():
                 self._receive_other(event, now)
             case _:
                 raise TypeError(f"the source gave {event!r}, which is no event; give text, or events")
-        if self._shadow:
-            self._given.append(event)
-            self._given_size += _size(event)
 
     def weigh(self, size: int) -> None:
         """What was received last came in that many bytes."""
-        if self._shadow:
-            self._given_weight += size
-        else:
-            self._held.weigh(size)
-        if self._is_full:
+        self._held.weigh(size)
+        if self._held.is_full:
             self._stirred = True
+
+    def tick(self, now: float) -> None:
+        """Cut what has waited for `max_wait`."""
+        max_wait = self.policy.max_wait
+        if max_wait is None:
+            self._next_tick = math.inf
+            return
+        if self.deadline is not None:
+            for lane in self._lanes():
+                if lane.pending and lane.pending_since + max_wait <= now:
+                    self._cut_tail(lane, CutBy.CLOCK)
+        deadline = self.deadline
+        # Text that comes after now has all of `max_wait` left.
+        self._next_tick = now + max_wait if deadline is None else min(now + max_wait, deadline)
 
     def finish(self, now: float) -> None:
         """The source has ended: cut what is pending."""
@@ -177,202 +178,24 @@ class GuardSession:
             for choice in self._choices.values():
                 self._turn(choice, None)
 
-    def leave(self, now: float) -> None:
-        """The consumer has gone: nothing leaves any more, but what came is still to be judged."""
-        all_ended = bool(self._choices) and all(choice.ended for choice in self._choices.values())
-        everything_left = all_ended and not self._held
-        self.finish(now)
-        self._discard(Ended.COMPLETE if everything_left else Ended.CLIENT_LEFT)
-
-    def abandon(self) -> None:
-        """Nobody drives this session any more: what is not judged stays so."""
-        self._finished = True
-        self._discard(Ended.ABANDONED)
-        self._forget_windows()
-
-    def tick(self, now: float) -> None:
-        """Cut what has waited for `max_wait`."""
-        max_wait = self.policy.max_wait
-        if self.deadline is not None and max_wait is not None:
-            for lane in self._lanes():
-                if lane.pending and lane.pending_since + max_wait <= now:
-                    self._cut_tail(lane, CutBy.CLOCK)
-        deadline = self.deadline
-        # Text that comes after now has all of `max_wait` left.
-        self._next_tick = now + max_wait if max_wait is not None else math.inf
-        if deadline is not None:
-            self._next_tick = min(self._next_tick, deadline)
-
-    def fail(self, error: SourceError, now: float) -> None:
-        """The source gave something that cannot be guarded: abort (in mode `shadow`, do nothing)."""
-        if self.aborted is None and not self._finished and not self._shadow:
-            self._abort(AbortCause.SOURCE, now, error=error)
-
-    def judged(self, window: Window, verdict: Verdict, now: float) -> None:
-        """A judge has answered."""
-        lane = self._lane_of(window)
-        if lane is None:
-            return
-        action = self._action(lane, verdict)
-        self._record(lane, action, now, verdict)
-        lane.judged_characters += window.end - window.start
-        if self._shadow:
-            lane.judged = lane.cleared = window.end
-            return
-        hit = action is Action.ABORT
-        lane.recent.append(hit)
-        if len(lane.recent) > self.policy.abort_within:
-            lane.recent.popleft()
-        if hit and sum(lane.recent) >= self.policy.abort_hits:
-            self._abort(AbortCause.RISK, now, lane=lane, verdict=verdict)
-            return
-        if action is Action.REDACT:
-            self._redact(lane, window.start)
-        lane.settle(window.end, hit, self.policy.abort_within)
-
-    def failed(self, window: Window, error: JudgeError, now: float) -> None:
-        """A judge had no verdict."""
-        lane = self._lane_of(window)
-        if lane is None:
-            return
-        self._record(lane, self.policy.on_failure, now, error)
-        if self._shadow:
-            lane.judged = lane.cleared = window.end
-        elif self.policy.on_failure is Action.ABORT:
-            self._abort(AbortCause.JUDGE_FAILURE, now, lane=lane, error=error)
-        else:
-            lane.exposed += max(0, window.end - max(window.start, lane.out))
-            lane.settle(window.end, False, self.policy.abort_within)
-
-    # -- what goes out -------------------------------------------------------------------------
-
-    def windows(self, now: float) -> list[Window]:
-        """The windows to be judged now, each named once."""
-        ready: list[Window] = []
-        if not self._waiting or self.aborted is not None:
-            return ready
-        for lane in self._waiting:
-            if _is_ready(lane):
-                window = lane.submit(self.query, self.stream, now + self.policy.judge_timeout, now)
-                self._at_judge[id(window)] = lane
-                ready.append(window)
-        self._waiting = [lane for lane in self._waiting if lane.cuts]
-        return ready
-
-    def take(self, now: float, limit: int | None = None) -> list[ReleasedEvent]:
-        """The events that may leave now, in order; about `limit` of them (tool calls are not parted)."""
-        taken = self._take(now, limit)
-        if not taken and self._is_full and not self.judging:
-            self._relieve(now)
-            taken = self._take(now, limit)
-        self._stirred = bool(taken or self._waiting)
-        return taken
-
-    def _take(self, now: float, limit: int | None) -> list[ReleasedEvent]:
-        taken: list[ReleasedEvent] = []
-        while limit is None or len(taken) < limit:
-            if self._given:
-                taken.append(self._given.popleft())
-                if self._shadow:
-                    self._given_size -= _size(taken[-1])
-            elif released := self._held.release(self._lanes, now):
-                taken += released
-            else:
-                break
-        if not self._given:
-            self._given_weight = 0
-        return taken
-
-    def report(self, *, closed_after: float | None = None, source_failed: bool = False) -> StreamReport:
-        """The account of the stream so far."""
-        if self.aborted is not None:
-            ended = Ended.ABORTED
-        elif source_failed:
-            ended = Ended.SOURCE_FAILED
-        else:
-            ended = self._left or Ended.COMPLETE
-        return StreamReport(
-            stream=self.stream,
-            query=self.query,
-            ended=ended,
-            aborted=self.aborted,
-            windows=tuple(self.records),
-            reasoning=tally(self._lanes(), Channel.REASONING),
-            answer=tally(self._lanes(), Channel.ANSWER),
-            tool_call=tally(self._lanes(), Channel.TOOL_CALL),
-            unobservable=frozenset(self._unobservable),
-            closed_after=closed_after,
-        )
-
-    # -- lanes and choices ---------------------------------------------------------------------
-
-    def _lanes(self) -> Iterator[Lane]:
-        for choice in self._choices.values():
-            yield from choice.lanes.values()
-
-    def _choice(self, index: int) -> Choice:
-        choice = self._choices.get(index)
-        if choice is None:
-            choice = self._choices[index] = Choice()
-        return choice
-
-    def _lane(self, choice: Choice, event: TextEvent) -> Lane:
-        channel = _CHANNELS[type(event)]
-        lane = choice.lanes.get((channel, event.block))
-        if lane is None:
-            is_judged = choice.strict or self.policy.rule(channel) is not None
-            lane = Lane(channel, event.choice, event.block, is_judged)
-            if choice.redacted and channel is Channel.REASONING:
-                lane.redacted_from = 0
-            choice.lanes[channel, event.block] = lane
-        if isinstance(event, Answer) and event.tentative:
-            lane.start_judging()
-        return lane
-
-    def _turn(self, choice: Choice, to: Lane | None) -> None:
-        """The choice goes on in another lane, or ends."""
-        if choice.active is not None and choice.active is not to:
-            self._cut_tail(choice.active, CutBy.TAIL)
-            choice.active.closed = True
-            choice.active.resolve()
-        if choice.calls is not None and (to is None or to.channel is not Channel.TOOL_CALL):
-            choice.calls.complete = True
-            choice.calls = None
-        choice.active = to
-
-    def _cut_tail(self, lane: Lane, by: CutBy) -> None:
-        self._stirred = True
-        lane.cut_tail(by)
-        self._wait(lane)
-
-    def _wait(self, lane: Lane) -> None:
-        if lane.cuts and lane not in self._waiting:
-            self._waiting.append(lane)
-
-    # -- receiving -----------------------------------------------------------------------------
-
     def _receive_text(self, event: TextEvent, now: float) -> None:
-        choice = self._choice(event.choice)
-        lane = self._lane(choice, event)
+        choice = self._choices[event.choice]
+        lane = choice.lane(event, self.policy)
         if choice.active is not lane:
             self._turn(choice, lane)
             choice.ended = False
         lane.add(event.text, self.windower, now)
-        self._wait(lane)
-        if self._shadow:
-            lane.move_out(lane.seen, released=True, now=now)
-            if lane.cut - lane.submitted > self.policy.max_held:
-                lane.skip()
-        elif isinstance(event, ToolCall):
-            self._held.hold_call(event, lane, choice)
-        else:
-            self._held.hold_text(event, lane, choice)
-        if lane.cuts or not (self._holding and lane.is_judged) or not self.wants_data:
+        if lane.cuts:
+            self._waiting[lane] = None
+        self._held.hold_text(event, lane, choice, now)
+        if self._shadow and lane.cut - lane.submitted > self.policy.max_held:
+            lane.skip()
+        if lane.cuts or not (self._holding and lane.is_judged) or self._held.is_full:
             self._stirred = True
 
     def _receive_other(self, event: Opaque | Passthrough | End, now: float) -> None:
         self._stirred = True
-        choice = None if event.choice is None else self._choice(event.choice)
+        choice = None if event.choice is None else self._choices[event.choice]
         if choice is not None and isinstance(event, End):
             self._turn(choice, None)
             choice.ended = True
@@ -382,27 +205,79 @@ class GuardSession:
                 self._abort(AbortCause.OPAQUE, now, choice=event.choice)
                 return
             if self.policy.on_opaque is OpaqueReasoning.JUDGE_ANSWER:
-                self._be_strict(choice)
-        if not self._shadow:
-            self._held.hold_other(event, choice)
+                choice.be_strict()
+        self._held.hold_other(event, choice)
 
     def _relabel(self, index: int) -> None:
         self._stirred = True
-        choice = self._choice(index)
+        choice = self._choices[index]
         lane = choice.active
-        if lane is None or lane.channel is not Channel.ANSWER:
-            return
-        self._turn(choice, None)
-        del choice.lanes[Channel.ANSWER, lane.block]
-        lane.channel = Channel.REASONING
-        key = (Channel.REASONING, lane.block)
-        if key in choice.lanes:
-            key = (Channel.REASONING, -1 - len(choice.lanes))
-        choice.lanes[key] = lane
-        if choice.redacted and lane.redacted_from is None:
-            lane.redacted_from = lane.out
+        if lane is not None and lane.channel is Channel.ANSWER:
+            self._turn(choice, None)
+            choice.relabel(lane)
 
-    # -- verdicts ------------------------------------------------------------------------------
+    def _turn(self, choice: Choice, to: Lane | None) -> None:
+        """The choice goes on in another lane, or ends."""
+        if choice.active is not None and choice.active is not to:
+            self._cut_tail(choice.active, CutBy.TAIL)
+            choice.active.close()
+        if to is None or to.channel is not Channel.TOOL_CALL:
+            self._held.complete_calls(choice)
+        choice.active = to
+
+    def _cut_tail(self, lane: Lane, by: CutBy) -> None:
+        self._stirred = True
+        lane.cut_tail(by)
+        if lane.cuts:
+            self._waiting[lane] = None
+
+    def _lanes(self) -> Iterator[Lane]:
+        for choice in self._choices.values():
+            yield from choice.lanes.values()
+
+    # -- what is judged ------------------------------------------------------------------------
+
+    def windows(self, now: float) -> list[Window]:
+        """The windows to be judged now, each named once."""
+        ready: list[Window] = []
+        if not self._waiting or self.aborted is not None:
+            return ready
+        for lane in self._waiting:
+            if lane.is_ready:
+                window = lane.submit(self.query, self.stream, now + self.policy.judge_timeout, now)
+                self._at_judge[id(window)] = lane
+                ready.append(window)
+        self._waiting = {lane: None for lane in self._waiting if lane.cuts}
+        return ready
+
+    def judged(self, window: Window, verdict: Verdict, now: float) -> None:
+        """A judge has answered."""
+        lane = self._lane_of(window)
+        if lane is None:
+            return
+        action = self._action(lane, verdict)
+        self._record(lane, action, now, verdict)
+        lane.judged_characters += window.end - window.start
+        hit = action is Action.ABORT and not self._shadow
+        hits = lane.hits(hit, self.policy.abort_within)
+        if hit and hits >= self.policy.abort_hits:
+            self._abort(AbortCause.RISK, now, lane=lane, verdict=verdict)
+            return
+        if action is Action.REDACT and not self._shadow:
+            self._redact(lane, window.start)
+        lane.settle(window.end, hit, self.policy.abort_within)
+
+    def failed(self, window: Window, error: JudgeError, now: float) -> None:
+        """A judge had no verdict."""
+        lane = self._lane_of(window)
+        if lane is None:
+            return
+        self._record(lane, self.policy.on_failure, now, error)
+        if self.policy.on_failure is Action.ABORT and not self._shadow:
+            self._abort(AbortCause.JUDGE_FAILURE, now, lane=lane, error=error)
+        else:
+            lane.exposed += max(0, window.end - max(window.start, lane.out))
+            lane.settle(window.end, False, self.policy.abort_within)
 
     def _lane_of(self, window: Window) -> Lane | None:
         """The lane a verdict is for; None where the stream no longer waits for it."""
@@ -426,47 +301,62 @@ class GuardSession:
 
     def _redact(self, lane: Lane, start: int) -> None:
         choice = self._choices[lane.choice]
-        choice.redacted = True
-        self._be_strict(choice)
-        lane.redact_from(max(start, lane.out))
+        choice.redact(lane, start)
         self._held.redact_behind(lane, start, choice)
-        for other in choice.lanes.values():
-            if other.channel is Channel.REASONING and other.redacted_from is None:
-                other.redacted_from = other.seen
 
-    def _be_strict(self, choice: Choice) -> None:
-        if choice.strict:
-            return
-        choice.strict = True
-        for lane in choice.lanes.values():
-            lane.start_judging()
+    def _forget_windows(self) -> None:
+        self._at_judge.clear()
+        for lane in self._lanes():
+            lane.cuts.clear()
 
-    # -- ending --------------------------------------------------------------------------------
+    # -- what goes out -------------------------------------------------------------------------
 
-    @property
-    def _is_full(self) -> bool:
-        """Whether as much is held as may be."""
-        held, policy = self._held, self.policy
-        return (
-            held.size + self._given_size >= policy.max_held
-            or held.weight + self._given_weight >= policy.max_held_bytes
-        )
+    def take(self, now: float, limit: int | None = None) -> list[ReleasedEvent]:
+        """The events that may leave now, in order; about `limit` of them (tool calls are not parted)."""
+        taken = self._held.take(self._lanes, now, limit)
+        if not taken and self._held.is_full and not self.judging:
+            self._relieve(now)
+            taken = self._held.take(self._lanes, now, limit)
+        self._stirred = bool(taken or self._waiting)
+        return taken
 
     def _relieve(self, now: float) -> None:
         """The bound is reached and no verdict is to come: cut what can be cut, or give up."""
         for lane in self._lanes():
             if lane.pending and lane.is_judged:
                 self._cut_tail(lane, CutBy.BOUND)
-        if not self.judging:
-            if self._held.size >= self.policy.max_held:
-                held, bound = f"{self._held.size} characters", "max_held"
-            else:
-                held, bound = f"{self._held.weight} bytes of frames", "max_held_bytes"
-            error = BoundExceeded(
-                f"{held} are held that may not be cut (a tool call?), over "
-                f"{bound}={getattr(self.policy, bound)!r}; raise {bound} to let more through"
-            )
-            self._abort(AbortCause.BOUND, now, error=error)
+        if self.judging:
+            return
+        held, bound = f"{self._held.size} characters", "max_held"
+        if self._held.size < self.policy.max_held:
+            held, bound = f"{self._held.weight} bytes of frames", "max_held_bytes"
+        error = BoundExceeded(
+            f"{held} are held that may not be cut (a tool call?), over "
+            f"{bound}={getattr(self.policy, bound)!r}; raise {bound} to let more through"
+        )
+        self._abort(AbortCause.BOUND, now, error=error)
+
+    # -- how it ends ---------------------------------------------------------------------------
+
+    def fail(self, error: SourceError, now: float) -> None:
+        """The source gave something that cannot be guarded: abort (in mode `shadow`, do nothing)."""
+        if self.aborted is None and not self._finished and not self._shadow:
+            self._abort(AbortCause.SOURCE, now, error=error)
+
+    def leave(self, now: float) -> None:
+        """The consumer has gone: nothing leaves any more, but what came is still to be judged."""
+        all_ended = bool(self._choices) and all(choice.ended for choice in self._choices.values())
+        everything_left = all_ended and not self.held
+        self.finish(now)
+        self._left = Ended.COMPLETE if everything_left else Ended.CLIENT_LEFT
+        self._held.clear()
+
+    def abandon(self) -> None:
+        """Nobody drives this session any more: what is not judged stays so."""
+        self._finished = True
+        self._left = Ended.ABANDONED
+        self._held.clear()
+        self._forget_windows()
 
     def _abort(
         self,
@@ -488,33 +378,27 @@ class GuardSession:
         )
         self.aborted_at = now
         self._stirred = True
-        cleared = self._held.drain(now)
-        self._forget_windows()
         if self._left is None:
-            self._given += [*cleared, self.aborted]
+            self._held.drain(now, self.aborted)
+        self._forget_windows()
 
-    def _discard(self, ended: Ended) -> None:
-        self._left = ended
-        self._held.clear()
-        self._given.clear()
-        self._given_size = self._given_weight = 0
-
-    def _forget_windows(self) -> None:
-        self._at_judge.clear()
-        for lane in self._lanes():
-            lane.cuts.clear()
-
-
-def _is_ready(lane: Lane) -> bool:
-    return lane.submission is None and bool(lane.cuts) and lane.is_judged
-
-
-def _size(event: ReleasedEvent) -> int:
-    return 1 + (len(event.text) if isinstance(event, Reasoning | Answer | ToolCall) else 0)
-
-
-_CHANNELS = {
-    Reasoning: Channel.REASONING,
-    Answer: Channel.ANSWER,
-    ToolCall: Channel.TOOL_CALL,
-}
+    def report(self, *, closed_after: float | None = None, source_failed: bool = False) -> StreamReport:
+        """The account of the stream so far."""
+        if self.aborted is not None:
+            ended = Ended.ABORTED
+        elif source_failed:
+            ended = Ended.SOURCE_FAILED
+        else:
+            ended = self._left or Ended.COMPLETE
+        return StreamReport(
+            stream=self.stream,
+            query=self.query,
+            ended=ended,
+            aborted=self.aborted,
+            windows=tuple(self.records),
+            reasoning=tally(self._lanes(), Channel.REASONING),
+            answer=tally(self._lanes(), Channel.ANSWER),
+            tool_call=tally(self._lanes(), Channel.TOOL_CALL),
+            unobservable=frozenset(self._unobservable),
+            closed_after=closed_after,
+        )

@@ -19,8 +19,9 @@ class Window:
 
     `text` is the thought (or answer, or tool call) up to the window's end; `text[start:]` is new and
     has not been judged before. It may be longer than what the windower cuts: what queued up behind
-    a slow judge comes joined. `stream` names the guarded stream and `lane` the text within it, so that
-    a judge can keep what it computed for `text[:start]`. `deadline` is a reading of `time.monotonic()`.
+    a slow judge comes joined. `stream` names the guarded stream; `channel`, `choice` and `block` the text
+    within it, so that a judge can keep what it computed for `text[:start]`. `deadline` is a reading of
+    `time.monotonic()`.
     """
 
     query: str

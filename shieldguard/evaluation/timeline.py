@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shieldguard.evaluation.virtual import CHANNELS, Played
-from shieldguard.events import Aborted, Answer, Reasoning, Redacted, ReleasedEvent, ToolCall
+from shieldguard.evaluation.virtual import Played
+from shieldguard.events import CHANNELS, Aborted, Answer, Reasoning, Redacted, ReleasedEvent, ToolCall
 from shieldguard.observers import WindowJudged
 
 

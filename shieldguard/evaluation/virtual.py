@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from shieldguard.errors import JudgeError, JudgeTimeout
-from shieldguard.events import Answer, Channel, Reasoning, ReleasedEvent, SourceEvent, ToolCall
+from shieldguard.events import CHANNELS, Channel, ReleasedEvent, SourceEvent, TextEvent
 from shieldguard.observers import StreamReport
 from shieldguard.session import GuardSession
 from shieldguard.verdicts import Verdict
@@ -22,8 +22,6 @@ Answered: TypeAlias = tuple[Verdict | JudgeError, float]
 
 Ask: TypeAlias = Callable[[Window], Answered | None]
 """None where nobody knows: there the playing ends."""
-
-CHANNELS = {Reasoning: Channel.REASONING, Answer: Channel.ANSWER, ToolCall: Channel.TOOL_CALL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +56,7 @@ class Played:
         return [
             (at, len(event.text))
             for at, event in self.taken
-            if isinstance(event, Reasoning | Answer | ToolCall) and CHANNELS[type(event)] is channel
+            if isinstance(event, TextEvent) and CHANNELS[type(event)] is channel
         ]
 
 

@@ -1,15 +1,17 @@
 """Sessions with a promise broken on purpose, one fault each."""
 
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-from shieldguard import Answer, Reasoning, ReleasedEvent, ToolCall, Verdict, Window
+from shieldguard import ReleasedEvent, ToolCall, Verdict, Window
+from shieldguard.choices import Choice
 from shieldguard.errors import JudgeError
-from shieldguard.events import AbortCause
-from shieldguard.held import Choice, HeldEvents, _Calls
+from shieldguard.events import CHANNELS, AbortCause
+from shieldguard.held import HeldEvents, _Calls, _Other, _Text
 from shieldguard.lanes import Lane
 from shieldguard.observers import CutBy
-from shieldguard.policy import Action
+from shieldguard.policy import Action, Policy
 from shieldguard.session import GuardSession
 from shieldguard.verdicts import RiskLevel
 
@@ -25,9 +27,9 @@ def _holding(held: type[HeldEvents]) -> type[GuardSession]:
 
 
 class LetsOthersOvertake(HeldEvents):
-    def release(self, lanes: Any, now: float, *, last: bool = False) -> list[ReleasedEvent]:
+    def _release(self, lanes: Any, now: float, *, last: bool = False) -> list[ReleasedEvent]:
         for _ in range(len(self._queue)):
-            if released := super().release(lanes, now, last=last):
+            if released := super()._release(lanes, now, last=last):
                 return released
             self._queue.rotate(-1)
         return []
@@ -37,7 +39,7 @@ class DrainsAfterTheAbort(GuardSession):
     def receive(self, event: Any, now: float) -> None:
         super().receive(event, now)
         if self.aborted is not None:
-            self._given.append(event)
+            self._held._let_go(event)
 
 
 class ClearsWhatIsAtTheJudge(GuardSession):
@@ -59,21 +61,16 @@ class CountsEachLaneAlone(HeldEvents):
 
 
 class ForgetsTheReasoningBefore(HeldEvents):
-    def hold_text(self, event: Reasoning | Answer, lane: Lane, choice: Choice) -> None:
-        super().hold_text(event, lane, Choice())
-
-    def hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
-        super().hold_call(event, lane, choice)
-        if choice.calls is not None:
-            choice.calls.gate = ()
+    def _hold(self, held: _Other | _Text | _Calls) -> None:
+        if not isinstance(held, _Other):
+            held.gate = ()
+        super()._hold(held)
 
 
 class SendsToolCallsInParts(HeldEvents):
-    def hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
-        super().hold_call(event, lane, choice)
-        assert choice.calls is not None
-        choice.calls.complete = True
-        choice.calls = None
+    def _hold_call(self, event: ToolCall, lane: Lane, choice: Choice) -> None:
+        super()._hold_call(event, lane, choice)
+        self.complete_calls(choice)
 
 
 class SendsToolCallsUnjudged(HeldEvents):
@@ -108,7 +105,7 @@ class JudgesTheTailTwice(GuardSession):
 class CutsWhereChunksEnd(GuardSession):
     def _receive_text(self, event: Any, now: float) -> None:
         super()._receive_text(event, now)
-        self._cut_tail(self._lane(self._choice(event.choice), event), CutBy.TEXT)
+        self._cut_tail(self._choices[event.choice].lane(event, self.policy), CutBy.TEXT)
 
 
 class LetsTheHarmfulWindowOut(GuardSession):
@@ -193,10 +190,16 @@ class MixesChoices(GuardSession):
         super()._receive_text(replace(event, choice=0), now)
 
 
+class _OneLaneAChannel(Choice):
+    def lane(self, event: Any, policy: Policy) -> Lane:
+        lanes = [lane for lane in self.lanes.values() if lane.channel is CHANNELS[type(event)]]
+        return lanes[0] if lanes else super().lane(event, policy)
+
+
 class MixesBlocks(GuardSession):
-    def _lane(self, choice: Choice, event: Any) -> Lane:
-        lanes = [lane for lane in choice.lanes.values() if type(event).__name__.lower() == lane.channel]
-        return lanes[0] if lanes else super()._lane(choice, event)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._choices = defaultdict(_OneLaneAChannel)
 
 
 class AbortsOnTheFirstHit(GuardSession):
