@@ -38,7 +38,7 @@ class Choice:
         lane.channel = Channel.REASONING
         key = (Channel.REASONING, lane.block)
         if key in self.lanes:
-            key = (Channel.REASONING, -1 - len(self.lanes))
+            key = (Channel.REASONING, min(0, *(block for _, block in self.lanes)) - 1)
         self.lanes[key] = lane
         if self.redacted and lane.redacted_from is None:
             lane.redacted_from = lane.out

@@ -16,6 +16,7 @@ from shieldguard import (
     Policy,
     Reasoning,
     Redacted,
+    Relabel,
     ReleasedEvent,
     Rule,
     SizeWindower,
@@ -144,3 +145,24 @@ def test_chunks_change_nothing_and_nothing_leaves_unjudged(
         assert account.answer.exposed == 0 or (answer is None and "</think>" in whole)
         if account.ended is Ended.COMPLETE:
             assert account.reasoning.judged == account.reasoning.seen
+
+
+def test_each_block_that_turns_out_to_be_reasoning_is_accounted_for() -> None:
+    source = [
+        event
+        for block in range(3)
+        for event in (
+            Reasoning(THOUGHT, block=block),
+            Answer(THOUGHT, block=block, tentative=True),
+            Relabel(),
+        )
+    ]
+    guard = Guard(
+        judge=InstantScriptedJudge({}), policy=Policy(max_wait=None), windower=SizeWindower(size=16)
+    )
+    stream = guard.stream_sync(source)
+    events = list(stream)
+    assert text(events) == 6 * THOUGHT
+    seen, judged = stream.report.reasoning.seen, stream.report.reasoning.judged
+    assert (seen, judged) == (6 * len(THOUGHT), 6 * len(THOUGHT))
+    assert stream.report.answer.seen == 0

@@ -128,7 +128,9 @@ events = st.one_of(
 rules = st.builds(
     Rule, potential=st.sampled_from([Action.FLAG, Action.REDACT]), harmful=st.sampled_from(list(Action))
 )
-policies = st.builds(Policy, reasoning=rules, answer=st.none() | rules)
+policies = st.builds(
+    Policy, reasoning=rules, answer=st.none() | rules, max_wait=st.none(), join_after=st.just(1e9)
+)
 
 
 def account(report: StreamReport) -> Any:
