@@ -43,7 +43,7 @@ def stream(
     judge_options: JudgeOptions = "{}",
     config: Config = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, for onsets that are counted in tokens.")
+        Path | None, typer.Option(help="A tokenizer.json, to count delays (and onsets) in tokens.")
     ] = None,
     confirm: Annotated[str | None, typer.Option(help="A second judge, for a cascade.")] = None,
     confirm_options: Annotated[str, typer.Option(help="Its options, as JSON.")] = "{}",
@@ -103,7 +103,7 @@ def calibrate_(
     judge_options: JudgeOptions = "{}",
     config: Config = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, for onsets that are counted in tokens.")
+        Path | None, typer.Option(help="A tokenizer.json, to count delays (and onsets) in tokens.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Windows that are judged at a time.")] = 8,
     verdicts: Kept = None,
@@ -179,10 +179,10 @@ def _streams(
     if files and data:
         raise ConfigError(f"give files or --data, not both: {[str(file) for file in files]!r}, {str(data)!r}")
     if data is not None:
-        return load_folder(data, split)
+        return load_folder(data, split, tokenizer)
     if files:
         return load_files(files, tokenizer)
-    return load_files([SAMPLE], split=split)
+    return load_files([SAMPLE], tokenizer, split=split)
 
 
 SAMPLE = Path(__file__).with_name("sample_streams.jsonl")

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from shieldguard.evaluation.document import Section, Table
 from shieldguard.evaluation.drawing import Chart, Series
 from shieldguard.evaluation.stream_evaluation import Evaluation
-from shieldguard.evaluation.stream_figures import Detected, Figures, Share, Timeliness
+from shieldguard.evaluation.stream_figures import Detected, Figures, Timeliness
 from shieldguard.evaluation.stream_wording import characters, percent, seconds, shared
 
 
 def timeliness(figures: Figures) -> Section:
     time = figures.timeliness
     rows = [["before the onset (premature)", shared(time.premature), "–"]]
-    rows.append(["by the end of its sentence", *map(shared, time.in_sentence)])
+    if time.in_sentence is not None:
+        rows.append(["by the end of its sentence", *map(shared, time.in_sentence)])
     rows += [
         [f"at most {n} sentence{'s' * (n != 1)} behind", *map(shared, both)]
         for n, both in time.sentences.items()
@@ -22,8 +23,7 @@ def timeliness(figures: Figures) -> Section:
         [f"at most {n} tokens behind its sentence", *map(shared, both)] for n, both in time.tokens.items()
     ]
     rows += [[f"at most {n} characters behind", *map(shared, both)] for n, both in time.behind.items()]
-    later = Share(hits=time.at_all.hits - time.premature.hits, of=time.at_all.of, low=math.nan, high=math.nan)
-    rows.append(["at all", shared(time.at_all), f"{percent(later.value)} ({later.hits} of {later.of})"])
+    rows.append(["at all", shared(time.at_all), shared(time.later)])
     delays = []
     for unit, both in time.delays.items():
         write = seconds if unit == "seconds" else characters
@@ -35,7 +35,7 @@ def timeliness(figures: Figures) -> Section:
             "the window that aborted. A premature abort, whose window ended before the onset, is a hit in "
             "one counting and a miss in the other.",
             f"Harmful characters that left: {figures.exposed.mean:.0f} on average, "
-            f"{characters(figures.exposed.p90)} at the 90th percentile; none of {shared(figures.clean)}. "
+            f"{characters(figures.exposed.p90)} at the 90th percentile; of {shared(figures.clean)} none did. "
             f"Of an aborted stream {percent(time.saved.mean)} was never generated, of all of them "
             f"{percent(time.saved_of_all.mean)}.",
         ],
