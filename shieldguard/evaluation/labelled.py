@@ -73,6 +73,15 @@ def halves(streams: Iterable[LabelledStream]) -> tuple[list[LabelledStream], lis
     return found
 
 
+def fingerprint(streams: Iterable[LabelledStream]) -> str:
+    """SHA-256 of their texts and labels, in order."""
+    found = sha256()
+    for one in streams:
+        shown = (one.query, one.reasoning, one.answer, one.level, one.stratum, one.harm_at)
+        found.update(json.dumps(shown).encode())
+    return found.hexdigest()
+
+
 def load_files(
     files: Iterable[Path], tokenizer: Path | None = None, *, split: str | None = None
 ) -> list[LabelledStream]:

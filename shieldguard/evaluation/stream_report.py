@@ -159,7 +159,8 @@ def _computed(capacity: Capacity) -> str:
 
 def _about(found: Evaluation) -> Section:
     policy = found.guard["policy"]
-    rows = [["windower", str(found.guard["windower"])]]
+    rows = [[name, what] for name, what in found.about.items()]
+    rows.append(["windower", str(found.guard["windower"])])
     rows += [
         [name, _written(value)] for name, value in policy.items() if name not in ("notice", "failure_notice")
     ]

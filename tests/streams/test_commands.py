@@ -56,6 +56,8 @@ def test_eval_stream_on_a_file(run: Run, tmp_path: Path) -> None:
     assert "refused, aborted of 1,000: 1000.0 (1 of 1" in done.stdout
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["figures"]["timeliness"]["at_all"]["hits"] == 4
+    assert report["about"]["judge"] == "tests.streams.judges:words"
+    assert report["about"]["data"].startswith("streams.jsonl: 14 streams, SHA-256")
     assert {point["kind"] for point in report["points"]} >= {"threshold", "window", "release", "debounce"}
     page = Tags()
     page.feed((tmp_path / "out" / "report.html").read_text())
@@ -77,6 +79,14 @@ def test_eval_stream_gives_the_same_again_from_kept_verdicts(run: Run, tmp_path:
     other = run("eval", "stream", file, "--judge", "tests.scripted:judge", "--verdicts", "kept.jsonl")
     assert other.returncode == 2
     assert "holds verdicts of the judge 'words'" in other.stderr
+
+
+def test_kept_verdicts_are_those_of_one_threshold(run: Run, tmp_path: Path) -> None:
+    command = ["eval", "stream", "--no-frontier", "--verdicts", "kept.jsonl", "--judge", "embedded"]
+    assert run(*command).returncode == 0
+    other = run(*command, "--judge-options", '{"harmful": 0.99}')
+    assert other.returncode == 2
+    assert "'embedded' with other options, weights or code" in other.stderr
 
 
 def test_the_sample_is_played_where_no_file_is_given(run: Run) -> None:
