@@ -131,7 +131,9 @@ class StoredVerdicts:
 
     def _load(self, file: Path) -> None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            text = file.read_bytes()
+            whole = text.rfind(b"\n") + 1
+            lines = text[: whole or None].decode().splitlines()
             head = json.loads(lines[0])
             if head["judge"] != self.judge.name:
                 raise ConfigError(
@@ -146,6 +148,9 @@ class StoredVerdicts:
             for line in lines[1:]:
                 plain = json.loads(line)
                 self._known[plain["key"]] = outcome_of(plain), plain["seconds"]
+            if 0 < whole < len(text):  # the last line of a run that was killed
+                with file.open("r+b") as opened:
+                    opened.truncate(whole)
         except ConfigError:
             raise
         except (ValueError, KeyError, TypeError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shieldguard.config import GuardConfig
+from shieldguard.evaluation.labelled import LabelledStream
 from tests.command import shieldguard
 from tests.streams.traces import harmful, harmless, many, write
 
@@ -79,6 +80,34 @@ def test_eval_stream_gives_the_same_again_from_kept_verdicts(run: Run, tmp_path:
     other = run("eval", "stream", file, "--judge", "tests.scripted:judge", "--verdicts", "kept.jsonl")
     assert other.returncode == 2
     assert "holds verdicts of the judge 'words'" in other.stderr
+
+
+def test_of_kept_verdicts_a_torn_last_one_is_asked_again(run: Run, tmp_path: Path) -> None:
+    command = ["eval", "stream", *JUDGE, "--no-frontier", "--verdicts", "kept.jsonl"]
+    assert run(*command).returncode == 0
+    kept = tmp_path / "kept.jsonl"
+    whole = kept.read_text()
+    kept.write_text(whole[:-30])
+    assert run(*command).returncode == 0
+    assert set(map(key, kept.read_text().splitlines())) == set(map(key, whole.splitlines()))
+    foreign = tmp_path / "notes.txt"
+    foreign.write_text("a note\nand another")
+    assert run(*command[:-1], foreign).returncode == 2
+    assert foreign.read_text() == "a note\nand another"
+
+
+def key(line: str) -> str:
+    return str(json.loads(line).get("key"))
+
+
+@pytest.mark.parametrize("streams", [many("ordinary", 3, 1), [harmful("h", onset=10, word_at=11)]])
+def test_what_no_stream_can_tell_is_left_out(streams: list[LabelledStream], run: Run, tmp_path: Path) -> None:
+    done = run("eval", "stream", write(tmp_path / "streams.jsonl", streams), *JUDGE, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    texts = [(tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md", "json")]
+    assert not any("nan" in text.lower() for text in texts)
+    guarding = [one for one in json.loads(texts[2])["points"] if one["kind"] != "shadow"]
+    assert not all(one["best"] for one in guarding)
 
 
 def test_kept_verdicts_are_those_of_one_threshold(run: Run, tmp_path: Path) -> None:
