@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from shieldguard.evaluation.document import Section, Table
 from shieldguard.evaluation.drawing import Chart, Series
+from shieldguard.evaluation.metrics import share
+from shieldguard.evaluation.published import NOTE, PUBLISHED
 from shieldguard.evaluation.stream_evaluation import Evaluation
-from shieldguard.evaluation.stream_figures import Detected, Figures, Timeliness
-from shieldguard.evaluation.stream_wording import characters, percent, seconds, shared
+from shieldguard.evaluation.stream_figures import Detected, Figures, Share, Timeliness
+from shieldguard.evaluation.stream_wording import characters, percent, seconds, shared, tenths
 
 
 def timeliness(figures: Figures) -> Section:
@@ -132,3 +134,51 @@ def _by_prefix(found: Sequence[Detected], level: float) -> Chart:
             for number, (name, values) in enumerate(curves.items())
         ],
     )
+
+
+def beside(found: Evaluation) -> Section:
+    """The same figures as others have published them, in percent."""
+    time, harmless = found.figures.timeliness, found.figures.false_aborts.values()
+    f1 = [one.table.f1 for one in found.detections if (one.level, one.prefix, one.without) == (0.5, 1, "")]
+    mine = [
+        f"{found.judge}, measured",
+        *(tenths(100 * value) for value in f1),
+        _hits(time.in_sentence),
+        _hits(time.sentences.get(2)),
+        _hits(time.tokens.get(128)),
+        tenths(100 * (1 - time.at_all.value)),
+        tenths(100 * share(sum(one.hits for one in harmless), sum(one.of for one in harmless))),
+    ]
+    others = [
+        [one.name, *(cell or "–" for cell in (one.f1, one.in_sentence, one.sentences, one.tokens))]
+        + [cell or "–" for cell in (one.never, one.alarms)]
+        for one in PUBLISHED
+    ]
+    return Section(
+        title="Beside published figures",
+        says=[
+            f"In percent; in F1 level 0.5 is harmful, too. In brackets: premature aborts as misses. {NOTE}"
+        ],
+        tables=[
+            Table(
+                head=[
+                    "guard",
+                    "F1",
+                    "in the sentence of the onset",
+                    "within two sentences",
+                    "within 128 tokens",
+                    "never stopped",
+                    "harmless streams stopped",
+                ],
+                rows=[mine, *others],
+                marked=frozenset({0}),
+            )
+        ],
+    )
+
+
+def _hits(both: tuple[Share, Share] | None) -> str:
+    if both is None:
+        return "–"
+    hits, misses = (tenths(100 * one.value) for one in both)
+    return f"{hits} ({misses})"

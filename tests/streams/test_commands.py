@@ -60,6 +60,9 @@ def test_eval_stream_on_a_file(run: Run, tmp_path: Path) -> None:
     assert report["about"]["judge"] == "tests.streams.judges:words"
     assert report["about"]["data"].startswith("streams.jsonl: 14 streams, SHA-256")
     assert {point["kind"] for point in report["points"]} >= {"threshold", "window", "release", "debounce"}
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert "| words, measured | 88.9 |" in written  # 4 found, 1 refusal stopped
+    assert "| Qwen3Guard-Stream, on thinking | 81.6–85.4 | 4.7–21.6 |" in written
     page = Tags()
     page.feed((tmp_path / "out" / "report.html").read_text())
     assert page.open == []
