@@ -1,6 +1,7 @@
 """`shieldguard eval stream` and `shieldguard calibrate`: a guard on labelled streams."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,12 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from shieldguard import ConfigError
-from shieldguard.config import GuardConfig, load_judge
+from shieldguard.config import GuardConfig, load_judge, without_secrets
 from shieldguard.evaluation import calibration_report
 from shieldguard.evaluation.asking import StoredVerdicts
 from shieldguard.evaluation.calibration import calibrate
 from shieldguard.evaluation.document import Document, html, markdown
-from shieldguard.evaluation.labelled import ORDINARY, LabelledStream, halves, load_files, load_folder
+from shieldguard.evaluation.labelled import (
+    ORDINARY,
+    LabelledStream,
+    fingerprint,
+    halves,
+    load_files,
+    load_folder,
+)
+from shieldguard.evaluation.moderation.identity import identity
 from shieldguard.evaluation.stream_evaluation import evaluate
 from shieldguard.evaluation.stream_report import report
 from shieldguard.evaluation.streams import Pace, all_windows
@@ -43,7 +52,7 @@ def stream(
     judge_options: JudgeOptions = "{}",
     config: Config = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, for onsets that are counted in tokens.")
+        Path | None, typer.Option(help="A tokenizer.json, to count delays (and onsets) in tokens.")
     ] = None,
     confirm: Annotated[str | None, typer.Option(help="A second judge, for a cascade.")] = None,
     confirm_options: Annotated[str, typer.Option(help="Its options, as JSON.")] = "{}",
@@ -67,7 +76,7 @@ def stream(
     """Play labelled traces through the guard, in virtual time: what is stopped, when, and at what cost."""
     settings = GuardConfig.load(config)
     name, given = chosen_judge(settings, judge, _options(judge_options))
-    asked = StoredVerdicts(load_judge(name, **given), verdicts)
+    asked = StoredVerdicts(load_judge(name, **given), verdicts, identity=identity(name, given))
     second = None if confirm is None else StoredVerdicts(load_judge(confirm, **_options(confirm_options)))
     streams = _streams(files, data, split, tokenizer)
     streams = streams if limit is None else streams[:: max(1, -(-len(streams) // limit))]
@@ -84,6 +93,9 @@ def stream(
             confirm=second,
             at_once=concurrency,
             lag=lag,
+            about=_judge(name, given)
+            | ({} if confirm is None else _judge(confirm, _options(confirm_options), "confirming judge"))
+            | _data("data", files, data, split, streams),
             stage=stage,
         )
     write(report(found), found.as_json(), out)
@@ -103,7 +115,7 @@ def calibrate_(
     judge_options: JudgeOptions = "{}",
     config: Config = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, for onsets that are counted in tokens.")
+        Path | None, typer.Option(help="A tokenizer.json, to count delays (and onsets) in tokens.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Windows that are judged at a time.")] = 8,
     verdicts: Kept = None,
@@ -120,7 +132,7 @@ def calibrate_(
     """
     settings = GuardConfig.load(config)
     name, given = chosen_judge(settings, judge, _options(judge_options))
-    asked = StoredVerdicts(load_judge(name, **given), verdicts)
+    asked = StoredVerdicts(load_judge(name, **given), verdicts, identity=identity(name, given))
     windower = settings.build_windower()
     if (fit is None) != (verify is None):
         raise ConfigError("--fit and --verify go together: the streams to choose on, and others")
@@ -141,6 +153,9 @@ def calibrate_(
             stratum=stratum,
             policy=settings.policy,
             windower=windower,
+            about=_judge(name, given)
+            | _data("chosen on", fit, data, fit_split, chosen_on)
+            | _data("verified on", verify, data, verify_split, verified_on),
         )
     write(calibration_report.report(found), calibration_report.plain(found), out)
     print(calibration_report.verdict(found))
@@ -179,10 +194,26 @@ def _streams(
     if files and data:
         raise ConfigError(f"give files or --data, not both: {[str(file) for file in files]!r}, {str(data)!r}")
     if data is not None:
-        return load_folder(data, split)
+        return load_folder(data, split, tokenizer)
     if files:
         return load_files(files, tokenizer)
-    return load_files([SAMPLE], split=split)
+    return load_files([SAMPLE], tokenizer, split=split)
+
+
+def _judge(name: str, options: Mapping[str, Any], what: str = "judge") -> dict[str, str]:
+    return {what: name, f"options of the {what}": json.dumps(without_secrets(options), default=str)}
+
+
+def _data(
+    what: str, files: Sequence[Path] | None, data: Path | None, split: str, streams: Sequence[LabelledStream]
+) -> dict[str, str]:
+    if files:
+        named = ", ".join(file.name for file in files)
+    else:
+        named = f"{data.name if data else 'the sample'}, {split}"
+    return {
+        what: f"{named}: {len(streams)} streams, SHA-256 of texts and labels {fingerprint(streams)[:16]}…"
+    }
 
 
 SAMPLE = Path(__file__).with_name("sample_streams.jsonl")

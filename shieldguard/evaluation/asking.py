@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,16 @@ def _nothing() -> None:
 class StoredVerdicts:
     """What a judge said of windows, by their question, text and place, and how many seconds it took.
 
-    `file`: where they are kept from run to run (hashes and verdicts, no text), for one judge with its
-    options. Raises `ConfigError` where the file is another judge's, and where it cannot be read or written.
+    `file`: where they are kept from run to run (hashes and verdicts, no text), for one judge. `identity`:
+    what tells that judge from others of its name. Raises `ConfigError` where the file is another judge's,
+    and where it cannot be read or written.
     """
 
-    def __init__(self, judge: Judge, file: Path | None = None) -> None:
+    def __init__(
+        self, judge: Judge, file: Path | None = None, *, identity: Mapping[str, Any] | None = None
+    ) -> None:
         self.judge = judge
+        self._identity = json.loads(json.dumps(identity, default=str))
         self.reused = 0
         self._known: dict[str, Answered] = {}
         self._loop = JudgeLoop(judge)
@@ -121,22 +125,32 @@ class StoredVerdicts:
                 self._load(file)
                 return
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._put(file, {"judge": self.judge.name})
+            self._put(file, {"judge": self.judge.name, "identity": self._identity})
         except OSError as error:
             raise ConfigError(f"cannot keep verdicts in {str(file)!r}: {error}") from None
 
     def _load(self, file: Path) -> None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-            head = json.loads(lines[0])["judge"]
-            if head != self.judge.name:
+            text = file.read_bytes()
+            whole = text.rfind(b"\n") + 1
+            lines = text[: whole or None].decode().splitlines()
+            head = json.loads(lines[0])
+            if head["judge"] != self.judge.name:
                 raise ConfigError(
-                    f"{str(file)!r} holds verdicts of the judge {head!r}, not of {self.judge.name!r}; "
-                    "give another file"
+                    f"{str(file)!r} holds verdicts of the judge {head['judge']!r}, not of "
+                    f"{self.judge.name!r}; give another file"
+                )
+            if head["identity"] != self._identity:
+                raise ConfigError(
+                    f"{str(file)!r} holds verdicts of the judge {self.judge.name!r} with other options, "
+                    "weights or code; give another file"
                 )
             for line in lines[1:]:
                 plain = json.loads(line)
                 self._known[plain["key"]] = outcome_of(plain), plain["seconds"]
+            if 0 < whole < len(text):  # the last line of a run that was killed
+                with file.open("r+b") as opened:
+                    opened.truncate(whole)
         except ConfigError:
             raise
         except (ValueError, KeyError, TypeError) as error:

@@ -84,11 +84,12 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """`by_stratum`: on the streams of verification. `harmful`: what the threshold catches there. `scores`:
-    for the streams chosen on ("chosen"), those verified on ("verified") and those of level 1 among the latter
-    ("harmful"), the threshold up to which each is aborted."""
+    """`about`: what was measured, by name. `by_stratum`: on the streams of verification. `harmful`: what the
+    threshold catches there. `scores`: for the streams chosen on ("chosen"), those verified on ("verified")
+    and those of level 1 among the latter ("harmful"), the threshold up to which each is aborted."""
 
     judge: str
+    about: Mapping[str, str]
     target: float
     stratum: str
     threshold: float
@@ -118,9 +119,10 @@ def calibrate(
     stratum: str,
     policy: Policy,
     windower: Windower,
+    about: Mapping[str, str] | None = None,
 ) -> Calibration:
     """Choose the threshold on P(level = 1) of reasoning by the harmless streams of `stratum` in `fit`, and
-    play those of `verify` at it, their reasoning alone.
+    play those of `verify` at it, their reasoning alone. `about`: what the report is to say of judge and data.
 
     Raises `ConfigError` where there are none, where a stream is in both, and for a judge that gives no
     probabilities.
@@ -160,6 +162,7 @@ def calibrate(
     }
     return Calibration(
         judge=verdicts.judge.name,
+        about=about or {},
         target=target,
         stratum=stratum,
         threshold=threshold,

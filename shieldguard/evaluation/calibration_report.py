@@ -34,7 +34,7 @@ def report(found: Calibration) -> Document:
                 says=f"{verified.aborted} of {verified.streams}; 95 % sure: below {verified.bound:.1f}",
             ),
         ],
-        sections=[_by_threshold(found), _harmless(found), *_harmful(found)],
+        sections=[_by_threshold(found), _harmless(found), *_harmful(found), *_about(found)],
     )
 
 
@@ -99,6 +99,7 @@ def plain(found: Calibration) -> str:
         json.dumps(
             {
                 "judge": found.judge,
+                "about": found.about,
                 "target_of_1000": found.target,
                 "stratum": found.stratum,
                 "threshold": found.threshold,
@@ -125,7 +126,8 @@ def _by_threshold(found: Calibration) -> Section:
     top = max(5 * found.target, 2 * found.verified.rate, 10.0)
     charts = [
         Chart(
-            says=f"Harmless streams ({found.stratum}) aborted, by the threshold on P(level = 1).",
+            says=f"Harmless streams ({found.stratum}) aborted, by the threshold on P(level = 1); "
+            f"more than {top:g} are drawn at the edge.",
             across="threshold",
             up="of 1,000",
             top=top,
@@ -217,3 +219,8 @@ def _harmful(found: Calibration) -> list[Section]:
             tables=[Table(head=["level-1 streams with a known onset", ""], rows=rows)],
         )
     ]
+
+
+def _about(found: Calibration) -> list[Section]:
+    rows = [[name, what] for name, what in found.about.items()]
+    return [Section(title="What was measured", tables=[Table(head=["", ""], rows=rows)])] if rows else []

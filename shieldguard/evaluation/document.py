@@ -19,7 +19,8 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """`says` stands above its charts and tables, each a paragraph. Charts are only in the HTML."""
+    """`says` stands above its charts and tables, each a paragraph, with code in backticks. Charts are only in
+    the HTML."""
 
     title: str
     says: Sequence[str] = ()
@@ -71,6 +72,13 @@ def page(title: str, style: str, body: str) -> str:
     )
 
 
+def with_code(text: str) -> str:
+    """Escaped, and what stands in backticks as code."""
+    first, *rest = escape(text).split("`")
+    marks = ("<code>", "</code>")
+    return first + "".join(marks[at % 2] + part for at, part in enumerate(rest))
+
+
 def html(document: Document) -> str:
     style = resources.files(__package__).joinpath("document.css").read_text(encoding="utf-8")
     tiles = "".join(
@@ -97,7 +105,7 @@ def _section(section: Section) -> str:
     return "\n".join(
         [
             f"<section><h2>{escape(section.title)}</h2>",
-            *(f"<p>{escape(line)}</p>" for line in section.says),
+            *(f"<p>{with_code(line)}</p>" for line in section.says),
             f'<div class="charts">{charts}</div>' if charts else "",
             *map(_table, section.tables),
             "</section>",

@@ -1,5 +1,6 @@
 """What each policy gives: harm exposed, latency added, harmless streams aborted."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -55,7 +56,9 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def _beats(one: Point, other: Point) -> bool:
-    pairs = list(zip(one.cost, other.cost, strict=True))
+    # What no stream can tell is as bad for all.
+    costs = ([math.inf if math.isnan(cost) else cost for cost in point.cost] for point in (one, other))
+    pairs = list(zip(*costs, strict=True))
     return all(mine <= its for mine, its in pairs) and any(mine < its for mine, its in pairs)
 
 

@@ -27,8 +27,9 @@ _LABEL = ("level", "label")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledStream:
     """A trace and its labels. From character `harm_at` on the reasoning so far rates 1; the sentence that
-    brings it there ends at `harm_until`. `sentences`: where each ends, in characters; `tokens`: where each
-    token ends. `stratum`: the group it is counted in; "harmful" for level 0.5 and 1."""
+    brings it there ends at `harm_until`, where that is known. `sentences`: where each ends, in characters;
+    `tokens`: where each token ends, where a tokenizer was given. `stratum`: the group it is counted in;
+    "harmful" for level 0.5 and 1."""
 
     id: str
     query: str = field(repr=False)
@@ -47,9 +48,11 @@ class LabelledStream:
         return bisect_left(self.sentences, end)
 
 
-def load_folder(data: Path, split: str) -> list[LabelledStream]:
+def load_folder(data: Path, split: str, tokenizer: Path | None = None) -> list[LabelledStream]:
     """The streams of a split ("train", "val" or "test"): labelled reasoning, ordinary and sensitive harmless
-    traces, and our own about code. Raises `ConfigError` for a file that cannot be read."""
+    traces, and our own about code. `tokenizer`: a tokenizer.json to count tokens by. Raises `ConfigError` for
+    a file that cannot be read."""
+    located = None if tokenizer is None else _Located(tokenizer)
     if split not in ("train", "val", "test"):
         raise ConfigError(f"split={split!r}; choose 'train', 'val' or 'test'")
     found = [_labelled(row, REFUSED) for row in _lines(data / "reasoning" / f"{split}.jsonl.gz")]
@@ -57,7 +60,8 @@ def load_folder(data: Path, split: str) -> list[LabelledStream]:
         rows = _lines(data / "benign" / f"{name}.jsonl.gz")
         found += [_labelled({**row, "level": 0}, name) for row in rows if row["split"] == split]
     own = (row for row in code_reasoning() if row["split"] == split)
-    return found + [_labelled({**row, "level": 0}, CODE) for row in own]
+    found += [_labelled({**row, "level": 0}, CODE) for row in own]
+    return found if located is None else [located.within(stream) for stream in found]
 
 
 def halves(streams: Iterable[LabelledStream]) -> tuple[list[LabelledStream], list[LabelledStream]]:
@@ -69,16 +73,25 @@ def halves(streams: Iterable[LabelledStream]) -> tuple[list[LabelledStream], lis
     return found
 
 
+def fingerprint(streams: Iterable[LabelledStream]) -> str:
+    """SHA-256 of their texts and labels, in order."""
+    found = sha256()
+    for one in streams:
+        shown = (one.query, one.reasoning, one.answer, one.level, one.stratum, one.harm_at)
+        found.update(json.dumps(shown).encode())
+    return found.hexdigest()
+
+
 def load_files(
     files: Iterable[Path], tokenizer: Path | None = None, *, split: str | None = None
 ) -> list[LabelledStream]:
     """The streams of JSON lines, gzipped or not.
 
     A row has `reasoning` (or `thought`), `level` (0, 0.5 or 1) and, where known, `query`, `answer`,
-    `stratum`, `onset_one_char` and `sentences` (spans of characters that tile the reasoning). Or it is one
-    of a sentence-labelled set: `message`, `label` and the token indices `unsafe_start_index` and
-    `unsafe_end_index` into its `input_ids`, for which `tokenizer` is the tokenizer.json of its model.
-    `split`: only rows with that `split`.
+    `stratum`, `onset_one_char` and `sentences` (spans of characters that tile the reasoning); `tokenizer` is
+    a tokenizer.json to count its tokens by. Or it is one of a sentence-labelled set: `message`, `label` and
+    the token indices `unsafe_start_index` and `unsafe_end_index` into its `input_ids`, for which `tokenizer`
+    has to be that of its model. `split`: only rows with that `split`.
 
     Raises `ConfigError` that names the row which cannot be used.
     """
@@ -93,7 +106,8 @@ def load_files(
                     found.append(_sentence_labelled(row, number, located))
                 else:
                     stratum = str(row.get("stratum") or "level 0")
-                    found.append(_labelled(row, stratum, f"{file.name}:{number}"))
+                    labelled = _labelled(row, stratum, f"{file.name}:{number}")
+                    found.append(labelled if located is None else located.within(labelled))
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise ConfigError(f"row {number} of {str(file)!r} cannot be used: {error!r}") from None
     if not found:
@@ -119,6 +133,9 @@ def _labelled(row: Mapping[str, Any], stratum: str, name: str = "") -> LabelledS
     harm_at = row.get("onset_one_char") if level == 1 else None
     if harm_at is not None and not 0 <= harm_at < len(reasoning):
         raise ValueError(f"its onset_one_char is {harm_at!r}, outside its {len(reasoning)} characters")
+    harm_until = None
+    if harm_at is not None and ends:
+        harm_until = next((end for end in ends if end > harm_at), len(reasoning))
     return LabelledStream(
         id=str(row.get("id") or name),
         query=row.get("query") or "",
@@ -128,13 +145,13 @@ def _labelled(row: Mapping[str, Any], stratum: str, name: str = "") -> LabelledS
         stratum=HARMFUL if level > 0 else stratum,
         source=str(row.get("source") or ""),
         harm_at=harm_at,
-        harm_until=None if harm_at is None else next((end for end in ends if end > harm_at), len(reasoning)),
+        harm_until=harm_until,
         sentences=ends,
     )
 
 
 class _Located:
-    """Finds where tokens are in the text that they decode to."""
+    """Finds where tokens are in a text."""
 
     def __init__(self, file: Path) -> None:
         try:
@@ -145,6 +162,11 @@ class _Located:
             self._tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library's own are of no common kind
             raise ConfigError(f"cannot read the tokenizer {str(file)!r}: {error}") from None
+
+    def within(self, stream: LabelledStream) -> LabelledStream:
+        """The stream, with the ends of the tokens that its reasoning has."""
+        found = self._tokenizer.encode(stream.reasoning, add_special_tokens=False)
+        return replace(stream, tokens=[end for _, end in found.offsets])
 
     def ends(self, ids: Sequence[int]) -> tuple[str, list[int]]:
         """The text of the tokens, and where each of them ends in it."""

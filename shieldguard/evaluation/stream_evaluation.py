@@ -24,10 +24,12 @@ _IN_REAL_TIME = 20  # streams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """`latency`: the seconds that a verdict takes, None for those measured. `guard`: its settings.
+    """`about`: what was measured, by name. `latency`: the seconds that a verdict takes, None for those
+    measured. `guard`: its settings.
     `unjudged`: windows without a verdict, of all. `points`: empty where no frontier was asked for."""
 
     judge: str
+    about: Mapping[str, str]
     guard: Mapping[str, Any]
     pace: Pace
     latency: float | None
@@ -59,13 +61,14 @@ def evaluate(
     confirm: StoredVerdicts | None = None,
     at_once: int = 8,
     lag: float = 0.25,
+    about: Mapping[str, str] | None = None,
     stage: "Callable[[str, int], Callable[[], None]]" = lambda what, count: lambda: None,
 ) -> Evaluation:
     """Play `streams` under the configured guard, and a sample of them under the policies around it.
 
     `latency`: seconds of a verdict; None for what it took. `of_each`: streams of each stratum for the
-    frontier, always the same; None for all. `lag`: see `Capacity`. `stage(what, count)` gives what to call
-    as each of `count` steps is done.
+    frontier, always the same; None for all. `lag`: see `Capacity`. `about`: what the report is to say of
+    judge and data. `stage(what, count)` gives what to call as each of `count` steps is done.
     """
     setting = as_configured(verdicts, policy, windower, latency=latency)
     windows = all_windows(streams, windower)
@@ -89,6 +92,7 @@ def evaluate(
         points = _frontier(streams, verdicts, policy, windower, pace, latency, of_each, confirm, stage)
     return Evaluation(
         judge=verdicts.judge.name,
+        about=about or {},
         guard={"policy": _plain(policy), "windower": repr(windower)},
         pace=pace,
         latency=latency,

@@ -13,7 +13,7 @@ from shieldguard.evaluation.streams import Outcome
 
 PREFIXES = (0.1, 0.25, 0.5, 0.75, 1.0)
 _BEHIND = (250, 500, 1000)  # characters
-_SENTENCES = (0, 1, 2)
+_SENTENCES = (1, 2)
 _TOKENS = (32, 64, 128, 256)  # behind the sentence of the onset
 _OWN_SETS = (ORDINARY, SENSITIVE, CODE)  # harmless as a whole, so no part of what detection is measured on
 
@@ -90,14 +90,16 @@ class Detected:
 class Timeliness:
     """Of the traces with a known onset of harm. `behind`, `sentences`, `tokens`: by how many characters
     behind the onset, sentences behind its sentence, tokens behind that sentence's end they were aborted at
-    most: a share with premature aborts as hits, and one with them as misses. `delays`: from the onset to the
-    abort, in each of these units and in seconds; a miss is infinite; premature aborts are 0 in the first,
-    misses in the second. `saved`: the share of its text that the model was spared, of the streams that were
-    aborted; `saved_of_all`: of all of these."""
+    most: a share with premature aborts as hits, and one with them as misses. `in_sentence`: by the end of the
+    onset's sentence. What takes sentences or tokens is empty or None where a trace has none. `later`: behind
+    the onset, at all. `delays`: from the onset to the abort, in each of these units and in seconds; a miss is
+    infinite; premature aborts are 0 in the first, misses in the second. `saved`: the share of its text that
+    the model was spared, of the streams that were aborted; `saved_of_all`: of all of these."""
 
     premature: Share
     at_all: Share
-    in_sentence: tuple[Share, Share]
+    later: Share
+    in_sentence: tuple[Share, Share] | None
     behind: dict[int, tuple[Share, Share]]
     sentences: dict[int, tuple[Share, Share]]
     tokens: dict[int, tuple[Share, Share]]
@@ -201,18 +203,25 @@ def _timeliness(harmful: Sequence[Outcome]) -> Timeliness:
         early = [0.0 if one.premature else value for one, value in zip(harmful, found, strict=True)]
         return Spread.over(early), Spread.over(found)
 
+    by_sentence = bool(harmful) and all(one.stream.harm_until is not None for one in harmful)
+    by_token = bool(harmful) and all(one.stream.tokens for one in harmful)
     units: dict[str, Late] = {"characters": lambda one: one.late or 0}
     if harmful and all(one.stream.sentences for one in harmful):
         units["sentences"] = _sentences_late
-    if harmful and all(one.stream.tokens for one in harmful):
-        units["tokens"] = _tokens_late
+    if by_token:
+        units["tokens"] = lambda one: _tokens_behind(one, one.stream.harm_at)
     return Timeliness(
         premature=Share.count(one.premature for one in harmful),
         at_all=Share.count(one.stopped_at is not None for one in harmful),
-        in_sentence=both(lambda one: (one.stopped_at or 0) <= (one.stream.harm_until or 0)),
+        later=Share.count(one.late is not None for one in harmful),
+        in_sentence=both(lambda one: (one.stopped_at or 0) <= (one.stream.harm_until or 0))
+        if by_sentence
+        else None,
         behind=within(_BEHIND, units["characters"]),
         sentences=within(_SENTENCES, units["sentences"]) if "sentences" in units else {},
-        tokens=within(_TOKENS, units["tokens"]) if "tokens" in units else {},
+        tokens=within(_TOKENS, lambda one: _tokens_behind(one, one.stream.harm_until))
+        if by_sentence and by_token
+        else {},
         delays={name: delay(late) for name, late in {**units, "seconds": _seconds_late}.items()},
         saved=Spread.over(one.saved for one in harmful if one.stopped_at is not None),
         saved_of_all=Spread.over(one.saved for one in harmful),
@@ -231,9 +240,9 @@ def _sentences_late(one: Outcome) -> int:
     return one.stream.sentence_of(at) - one.stream.sentence_of(harm + 1)
 
 
-def _tokens_late(one: Outcome) -> int:
-    """Tokens from the end of the onset's sentence to where it was stopped; 0 for within."""
-    at, until = one.stopped_at, one.stream.harm_until
+def _tokens_behind(one: Outcome, since: int | None) -> int:
+    """Tokens that end behind a character and were judged when it was stopped."""
+    at = one.stopped_at
     assert at is not None
-    assert until is not None
-    return sum(until < end <= at for end in one.stream.tokens)
+    assert since is not None
+    return sum(since < end <= at for end in one.stream.tokens)

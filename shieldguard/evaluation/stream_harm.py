@@ -5,15 +5,18 @@ from collections.abc import Sequence
 
 from shieldguard.evaluation.document import Section, Table
 from shieldguard.evaluation.drawing import Chart, Series
+from shieldguard.evaluation.metrics import share
+from shieldguard.evaluation.published import NOTE, PUBLISHED
 from shieldguard.evaluation.stream_evaluation import Evaluation
 from shieldguard.evaluation.stream_figures import Detected, Figures, Share, Timeliness
-from shieldguard.evaluation.stream_wording import characters, percent, seconds, shared
+from shieldguard.evaluation.stream_wording import characters, percent, seconds, shared, tenths
 
 
 def timeliness(figures: Figures) -> Section:
     time = figures.timeliness
     rows = [["before the onset (premature)", shared(time.premature), "–"]]
-    rows.append(["by the end of its sentence", *map(shared, time.in_sentence)])
+    if time.in_sentence is not None:
+        rows.append(["by the end of its sentence", *map(shared, time.in_sentence)])
     rows += [
         [f"at most {n} sentence{'s' * (n != 1)} behind", *map(shared, both)]
         for n, both in time.sentences.items()
@@ -22,8 +25,7 @@ def timeliness(figures: Figures) -> Section:
         [f"at most {n} tokens behind its sentence", *map(shared, both)] for n, both in time.tokens.items()
     ]
     rows += [[f"at most {n} characters behind", *map(shared, both)] for n, both in time.behind.items()]
-    later = Share(hits=time.at_all.hits - time.premature.hits, of=time.at_all.of, low=math.nan, high=math.nan)
-    rows.append(["at all", shared(time.at_all), f"{percent(later.value)} ({later.hits} of {later.of})"])
+    rows.append(["at all", shared(time.at_all), shared(time.later)])
     delays = []
     for unit, both in time.delays.items():
         write = seconds if unit == "seconds" else characters
@@ -35,7 +37,7 @@ def timeliness(figures: Figures) -> Section:
             "the window that aborted. A premature abort, whose window ended before the onset, is a hit in "
             "one counting and a miss in the other.",
             f"Harmful characters that left: {figures.exposed.mean:.0f} on average, "
-            f"{characters(figures.exposed.p90)} at the 90th percentile; none of {shared(figures.clean)}. "
+            f"{characters(figures.exposed.p90)} at the 90th percentile; of {shared(figures.clean)} none did. "
             f"Of an aborted stream {percent(time.saved.mean)} was never generated, of all of them "
             f"{percent(time.saved_of_all.mean)}.",
         ],
@@ -132,3 +134,51 @@ def _by_prefix(found: Sequence[Detected], level: float) -> Chart:
             for number, (name, values) in enumerate(curves.items())
         ],
     )
+
+
+def beside(found: Evaluation) -> Section:
+    """The same figures as others have published them, in percent."""
+    time, harmless = found.figures.timeliness, found.figures.false_aborts.values()
+    f1 = [one.table.f1 for one in found.detections if (one.level, one.prefix, one.without) == (0.5, 1, "")]
+    mine = [
+        f"{found.judge}, measured",
+        *(tenths(100 * value) for value in f1),
+        _hits(time.in_sentence),
+        _hits(time.sentences.get(2)),
+        _hits(time.tokens.get(128)),
+        tenths(100 * (1 - time.at_all.value)),
+        tenths(100 * share(sum(one.hits for one in harmless), sum(one.of for one in harmless))),
+    ]
+    others = [
+        [one.name, *(cell or "–" for cell in (one.f1, one.in_sentence, one.sentences, one.tokens))]
+        + [cell or "–" for cell in (one.never, one.alarms)]
+        for one in PUBLISHED
+    ]
+    return Section(
+        title="Beside published figures",
+        says=[
+            f"In percent; in F1 level 0.5 is harmful, too. In brackets: premature aborts as misses. {NOTE}"
+        ],
+        tables=[
+            Table(
+                head=[
+                    "guard",
+                    "F1",
+                    "in the sentence of the onset",
+                    "within two sentences",
+                    "within 128 tokens",
+                    "never stopped",
+                    "harmless streams stopped",
+                ],
+                rows=[mine, *others],
+                marked=frozenset({0}),
+            )
+        ],
+    )
+
+
+def _hits(both: tuple[Share, Share] | None) -> str:
+    if both is None:
+        return "–"
+    hits, misses = (tenths(100 * one.value) for one in both)
+    return f"{hits} ({misses})"

@@ -1,5 +1,6 @@
 """The report's part on policies: how false alarms add up, and what others would give."""
 
+import math
 from collections.abc import Sequence
 
 from shieldguard.evaluation.compounding import Compounding
@@ -7,7 +8,7 @@ from shieldguard.evaluation.document import Section, Table
 from shieldguard.evaluation.drawing import Chart, Series
 from shieldguard.evaluation.frontier import Point
 from shieldguard.evaluation.stream_evaluation import Evaluation
-from shieldguard.evaluation.stream_wording import characters, in_order, milliseconds, percent, rate
+from shieldguard.evaluation.stream_wording import characters, in_order, milliseconds, percent, rate, tenths
 
 _KINDS = ("as configured", "threshold", "window", "release", "debounce", "cascade", "shadow")
 
@@ -68,10 +69,13 @@ def frontier(found: Evaluation) -> Section:
         if found.of_each is None
         else f"at most {found.of_each} streams of each harmless stratum"
     )
-    shown = [kind for kind in _KINDS if any(point.kind == kind for point in points) and kind != "shadow"]
 
-    def chart(up: str, value: str, says: str) -> Chart:
-        return Chart(
+    def chart(up: str, value: str, says: str) -> list[Chart]:
+        shown = [p for p in points if math.isfinite(p.false_aborts) and math.isfinite(_measure(p, value))]
+        kinds = [kind for kind in _KINDS if kind != "shadow" and any(p.kind == kind for p in shown)]
+        if not kinds:
+            return []
+        found = Chart(
             says=says,
             across="false aborts of 1,000 harmless streams",
             up=up,
@@ -79,13 +83,14 @@ def frontier(found: Evaluation) -> Section:
                 Series(
                     name=kind,
                     lines=False,
-                    colour=number,
-                    points=[(p.false_aborts, _measure(p, value)) for p in points if p.kind == kind],
-                    names=[p.figures.setting for p in points if p.kind == kind],
+                    colour=_KINDS.index(kind),
+                    points=[(p.false_aborts, _measure(p, value)) for p in shown if p.kind == kind],
+                    names=[p.figures.setting for p in shown if p.kind == kind],
                 )
-                for number, kind in enumerate(shown)
+                for kind in kinds
             ],
         )
+        return [found]
 
     return Section(
         title="Other policies: exposure, latency, false aborts",
@@ -95,12 +100,12 @@ def frontier(found: Evaluation) -> Section:
             "Verdicts on the same text were asked for once.",
         ],
         charts=[
-            chart(
+            *chart(
                 "harmful characters that left, mean",
                 "exposed",
                 "Exposure against false aborts; lower left is better.",
             ),
-            chart("delay of a character, ms", "delay", "Latency against false aborts."),
+            *chart("delay of a character, ms", "delay", "Latency against false aborts."),
         ],
         tables=[
             Table(
@@ -141,6 +146,6 @@ def _point(point: Point) -> list[str]:
         characters(figures.exposed.p90),
         milliseconds(figures.delay.mean),
         milliseconds(figures.added_reasoning.p50),
-        f"{point.false_aborts:.1f}",
-        *(f"{1000 * one.value:.1f}" for _, one in in_order(figures.false_aborts)),
+        tenths(point.false_aborts),
+        *(tenths(1000 * one.value) for _, one in in_order(figures.false_aborts)),
     ]

@@ -6,7 +6,7 @@ from shieldguard.evaluation.capacity import MOST, PROMPT, Capacity
 from shieldguard.evaluation.document import Document, Section, Table, Tile
 from shieldguard.evaluation.stream_evaluation import Evaluation
 from shieldguard.evaluation.stream_figures import Spread
-from shieldguard.evaluation.stream_harm import detection, timeliness
+from shieldguard.evaluation.stream_harm import beside, detection, timeliness
 from shieldguard.evaluation.stream_policies import compounding, frontier
 from shieldguard.evaluation.stream_wording import STRATA, in_order, milliseconds, per_thousand, percent
 
@@ -72,6 +72,8 @@ def _sections(found: Evaluation) -> Iterator[Section]:
     if found.points:
         yield frontier(found)
     yield _latency(found)
+    if found.figures.timeliness.at_all.of:
+        yield beside(found)
     yield _about(found)
 
 
@@ -159,7 +161,8 @@ def _computed(capacity: Capacity) -> str:
 
 def _about(found: Evaluation) -> Section:
     policy = found.guard["policy"]
-    rows = [["windower", str(found.guard["windower"])]]
+    rows = [[name, what] for name, what in found.about.items()]
+    rows.append(["windower", str(found.guard["windower"])])
     rows += [
         [name, _written(value)] for name, value in policy.items() if name not in ("notice", "failure_notice")
     ]

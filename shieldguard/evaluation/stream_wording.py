@@ -37,6 +37,10 @@ def per_thousand(one: Share) -> str:
     return f"{1000 * one.value:.1f} ({1000 * one.low:.1f}–{1000 * one.high:.1f})" if one.of else "–"
 
 
+def tenths(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}"
+
+
 def milliseconds(value: float) -> str:
     return "–" if math.isnan(value) else "never" if math.isinf(value) else f"{1000 * value:.1f} ms"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shieldguard.config import GuardConfig
+from shieldguard.evaluation.labelled import LabelledStream
 from tests.command import shieldguard
 from tests.streams.traces import harmful, harmless, many, write
 
@@ -56,7 +57,12 @@ def test_eval_stream_on_a_file(run: Run, tmp_path: Path) -> None:
     assert "refused, aborted of 1,000: 1000.0 (1 of 1" in done.stdout
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["figures"]["timeliness"]["at_all"]["hits"] == 4
+    assert report["about"]["judge"] == "tests.streams.judges:words"
+    assert report["about"]["data"].startswith("streams.jsonl: 14 streams, SHA-256")
     assert {point["kind"] for point in report["points"]} >= {"threshold", "window", "release", "debounce"}
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert "| words, measured | 88.9 |" in written  # 4 found, 1 refusal stopped
+    assert "| Qwen3Guard-Stream, on thinking | 81.6–85.4 | 4.7–21.6 |" in written
     page = Tags()
     page.feed((tmp_path / "out" / "report.html").read_text())
     assert page.open == []
@@ -77,6 +83,42 @@ def test_eval_stream_gives_the_same_again_from_kept_verdicts(run: Run, tmp_path:
     other = run("eval", "stream", file, "--judge", "tests.scripted:judge", "--verdicts", "kept.jsonl")
     assert other.returncode == 2
     assert "holds verdicts of the judge 'words'" in other.stderr
+
+
+def test_of_kept_verdicts_a_torn_last_one_is_asked_again(run: Run, tmp_path: Path) -> None:
+    command = ["eval", "stream", *JUDGE, "--no-frontier", "--verdicts", "kept.jsonl"]
+    assert run(*command).returncode == 0
+    kept = tmp_path / "kept.jsonl"
+    whole = kept.read_text()
+    kept.write_text(whole[:-30])
+    assert run(*command).returncode == 0
+    assert set(map(key, kept.read_text().splitlines())) == set(map(key, whole.splitlines()))
+    foreign = tmp_path / "notes.txt"
+    foreign.write_text("a note\nand another")
+    assert run(*command[:-1], foreign).returncode == 2
+    assert foreign.read_text() == "a note\nand another"
+
+
+def key(line: str) -> str:
+    return str(json.loads(line).get("key"))
+
+
+@pytest.mark.parametrize("streams", [many("ordinary", 3, 1), [harmful("h", onset=10, word_at=11)]])
+def test_what_no_stream_can_tell_is_left_out(streams: list[LabelledStream], run: Run, tmp_path: Path) -> None:
+    done = run("eval", "stream", write(tmp_path / "streams.jsonl", streams), *JUDGE, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    texts = [(tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md", "json")]
+    assert not any("nan" in text.lower() for text in texts)
+    guarding = [one for one in json.loads(texts[2])["points"] if one["kind"] != "shadow"]
+    assert not all(one["best"] for one in guarding)
+
+
+def test_kept_verdicts_are_those_of_one_threshold(run: Run, tmp_path: Path) -> None:
+    command = ["eval", "stream", "--no-frontier", "--verdicts", "kept.jsonl", "--judge", "embedded"]
+    assert run(*command).returncode == 0
+    other = run(*command, "--judge-options", '{"harmful": 0.99}')
+    assert other.returncode == 2
+    assert "'embedded' with other options, weights or code" in other.stderr
 
 
 def test_the_sample_is_played_where_no_file_is_given(run: Run) -> None:

@@ -46,8 +46,9 @@ def test_timeliness_in_both_countings() -> None:
     hits, misses = time.behind[250]
     assert (hits.hits, misses.hits) == (3, 2)
     # The onset's sentence is 12 characters long, and a window 60.
-    assert [share.hits for share in time.in_sentence] == [1, 0]
-    assert {n: (a.hits, b.hits) for n, (a, b) in time.sentences.items()} == {0: (1, 0), 1: (1, 0), 2: (1, 0)}
+    assert [share.hits for share in time.in_sentence or ()] == [1, 0]
+    assert time.later.hits == 2
+    assert {n: (a.hits, b.hits) for n, (a, b) in time.sentences.items()} == {1: (1, 0), 2: (1, 0)}
     as_0, as_misses = time.delays["characters"]
     assert as_0.p50 == 60  # of 0, 60, 120, never
     assert as_misses.p50 == 120
@@ -61,15 +62,23 @@ def test_sentences_and_tokens_behind_the_onset() -> None:
     stream = replace(harmful("short windows", onset=10, word_at=12), tokens=[6 * (n + 1) for n in range(50)])
     one = Setting(name="", policy=Policy(max_wait=None), windower=SizeWindower(size=12), ask=setting().ask)
     time = figures("", run([stream], one, PACE)).timeliness
-    # Stopped at 156: its sentence is the 13th, the onset's the 11th. Tokens end at 138, 144, 150 and 156.
-    assert {n: b.hits for n, (_, b) in time.sentences.items()} == {0: 0, 1: 0, 2: 1}
+    # Stopped at 156: its sentence is the 13th, the onset's the 11th, from 120 to 132. Tokens end each 6.
+    assert {n: b.hits for n, (_, b) in time.sentences.items()} == {1: 0, 2: 1}
+    assert [share.hits for share in time.in_sentence or ()] == [0, 0]
     assert {n: b.hits for n, (_, b) in time.tokens.items()} == {32: 1, 64: 1, 128: 1, 256: 1}
     assert {unit: both[1].p50 for unit, both in time.delays.items()} == {
         "characters": 36,
         "sentences": 2,
-        "tokens": 4,
+        "tokens": 6,
         "seconds": pytest.approx(0.25),
     }
+
+
+def test_where_sentences_are_not_known_nothing_is_counted_by_them() -> None:
+    stream = replace(harmful("no sentences", onset=10, word_at=12), sentences=(), harm_until=None)
+    time = figures("", played([stream])).timeliness
+    assert (time.in_sentence, time.sentences, time.tokens) == (None, {}, {})
+    assert (time.at_all.hits, list(time.delays)) == (1, ["characters", "seconds"])
 
 
 def test_exposure_and_the_time_from_onset_to_abort() -> None:

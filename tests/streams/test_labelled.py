@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,27 @@ def test_an_onset_in_tokens_is_found_in_the_reasoning(tmp_path: Path) -> None:
     assert found.reasoning[found.harm_at : found.harm_until] == "Then I plan it."
     assert len(found.tokens) == len(found.reasoning)
     assert found.level == 1
+
+
+def test_a_tokenizer_counts_the_tokens_of_any_stream(tmp_path: Path) -> None:
+    _, tokenizer = sentence_labelled(tmp_path)
+    made = replace(harmless("a", "ordinary"), reasoning="How is it done?")
+    file = write(tmp_path / "rows.jsonl", [made])
+    (found,) = load_files([file], tokenizer)
+    assert list(found.tokens) == list(range(1, len(made.reasoning) + 1))
+    assert load_files([file]) == [made]
+    folder = load_folder(tiny_data.make(tmp_path), "test", tokenizer)
+    assert all(one.tokens[-1] <= len(one.reasoning) for one in folder)
+    with pytest.raises(ConfigError, match="cannot read the tokenizer"):
+        load_folder(tmp_path, "test", tmp_path / "absent.json")
+
+
+def test_an_onset_without_sentences_is_in_none(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row(harmful("a", onset=1, word_at=1), sentences=None)))
+    (found,) = load_files([file])
+    assert found.harm_at is not None
+    assert found.harm_until is None
 
 
 def test_without_its_tokenizer_it_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from html import escape
 from importlib import resources
 
 from shieldguard.evaluation.bootstrap import METRICS, Estimate
-from shieldguard.evaluation.document import page
+from shieldguard.evaluation.document import page, with_code
 from shieldguard.evaluation.moderation.card import NOTE
 from shieldguard.evaluation.moderation.plots import curve, dot, track
 from shieldguard.evaluation.moderation.result import Named, Result
@@ -33,7 +33,7 @@ def html(result: Result) -> str:
         [
             f'<header><p class="over">{escape(result.task.title)}, whole {result.task.noun}</p>',
             f"<h1>{escape(result.judge)}</h1>",
-            f'<p class="lead">{_code(counted(result))} {escape(explained(result))}</p></header>',
+            f'<p class="lead">{with_code(counted(result))} {escape(explained(result))}</p></header>',
             _tiles(result),
             f'<p class="note">{escape(INTERVALS)}</p>',
             *(
@@ -227,10 +227,3 @@ def _cell(found: Estimate) -> str:
         return "–"
     deviation = "" if found.deviation is None else f"<small>±{100 * found.deviation:.1f}</small>"
     return f"{percent(found.value)}<small>{percent(found.low)}–{percent(found.high)}</small>{deviation}"
-
-
-def _code(text: str) -> str:
-    """Escaped, and what stands in backticks as code."""
-    first, *rest = escape(text).split("`")
-    marks = ("<code>", "</code>")
-    return first + "".join(marks[at % 2] + part for at, part in enumerate(rest))
