@@ -35,7 +35,7 @@ def result(*sets: Sequence[Judged], task: Task = QT, judge: str = "numbers", bad
 class Page(HTMLParser):
     """The text of a page, and its tags, which must be closed in their order."""
 
-    VOID = frozenset({"meta", "line", "circle", "polyline"})
+    VOID = frozenset({"meta"})
 
     def __init__(self, page: str) -> None:
         super().__init__()

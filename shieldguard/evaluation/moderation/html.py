@@ -1,14 +1,16 @@
 """A result as one HTML page that needs nothing else: no script, no font, no network."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib import resources
+from typing import TypeAlias
 
 from shieldguard.evaluation.bootstrap import METRICS, Estimate
 from shieldguard.evaluation.document import page, with_code
+from shieldguard.evaluation.drawing import Chart, Series
 from shieldguard.evaluation.moderation.card import NOTE
-from shieldguard.evaluation.moderation.plots import curve, dot, track
+from shieldguard.evaluation.moderation.plots import dot, track
 from shieldguard.evaluation.moderation.result import Named, Result
 from shieldguard.evaluation.moderation.wording import (
     HEADS,
@@ -22,6 +24,8 @@ from shieldguard.evaluation.moderation.wording import (
     share,
     unjudged,
 )
+
+Point: TypeAlias = tuple[float, float]
 
 _LEVELS = ("0 safe", "0.5 potentially harmful", "1 harmful")
 _TILES = ("f1", "recall", "precision", "false_positive_rate", "accuracy")
@@ -162,38 +166,47 @@ def _curves(result: Result) -> Iterator[str]:
     alarms, recall, precision = (
         mine[metric].value for metric in ("false_positive_rate", "recall", "precision")
     )
-    yield (
-        '<p class="note">The score is P(level ≥ 0.5). The ring is where the judge’s own thresholds put it, '
-        "the dashed line a judge that guesses.</p>"
-    )
+    yield '<p class="note">The score is P(level ≥ 0.5).</p>'
     yield '<div class="curves">'
     yield _figure(
-        curve(
-            found.roc,
-            across="false alarms",
-            up="recall",
-            chance=((0, 0), (1, 1)),
-            at=(alarms, recall),
-            said="ROC curve: recall against false alarms",
-        ),
-        f"ROC, area {area(found.roc_area)}",
+        Chart(
+            says=f"ROC, area {area(found.roc_area)}",
+            across="false alarms, %",
+            up="recall, %",
+            top=100,
+            series=_series(found.roc, chance=((0, 0), (1, 1)), at=(alarms, recall)),
+        )
     )
     yield _figure(
-        curve(
-            found.precision_recall,
-            across="recall",
-            up="precision",
-            chance=((0, found.harmful), (1, found.harmful)),
-            at=(recall, 0.0 if precision != precision else precision),
-            said="Precision against recall",
-        ),
-        f"Precision and recall, average precision {area(found.average_precision)}",
+        Chart(
+            says=f"Precision and recall, average precision {area(found.average_precision)}",
+            across="recall, %",
+            up="precision, %",
+            top=100,
+            series=_series(
+                found.precision_recall,
+                chance=((0, found.harmful), (1, found.harmful)),
+                at=(recall, 0.0 if precision != precision else precision),
+            ),
+        )
     )
     yield "</div>"
 
 
-def _figure(picture: str, caption: str) -> str:
-    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+def _series(points: Sequence[Point], *, chance: Sequence[Point], at: Point) -> list[Series]:
+    def shares(found: Sequence[Point]) -> list[Point]:
+        return [(100 * x, 100 * y) for x, y in found]
+
+    name = "at its own thresholds"
+    return [
+        Series(name="a judge that guesses", points=shares(chance), dashed=True, colour=5),
+        Series(name="this judge", points=shares(points), colour=0),
+        Series(name=name, points=shares([at]), names=[name], lines=False, colour=0),
+    ]
+
+
+def _figure(chart: Chart) -> str:
+    return f"<figure>{chart.svg()}<figcaption>{escape(chart.says)}</figcaption></figure>"
 
 
 def _about(result: Result) -> str:
