@@ -301,6 +301,29 @@ def test_a_redaction_drops_all_that_would_say_it_again() -> None:
     assert last["usageMetadata"] == USAGE
 
 
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": {}}])
+def test_a_candidate_without_content_gets_a_notice_in_the_place_of_a_call(content: dict[str, Any]) -> None:
+    held = {**content, "groundingMetadata": {"webSearchQueries": ["HARM"]}, "finishReason": "SAFETY"}
+    redacts = guard(tool_call=REDACT)
+    for out in (
+        guarded([frame({**held, "index": 0})], redacts, ContentStream())[0],
+        b"data: " + guarded([body({**held, "index": 0})], redacts, ContentBody())[0],
+    ):
+        (sent,) = candidates_in(out)
+        assert sent.pop("content") == {"parts": [said(NOTICE)], "role": "model"}
+        assert sent == {"finishReason": "SAFETY", "index": 0}
+
+
+def test_a_finish_without_content_leaves_as_it_came() -> None:
+    data = frame({"finishReason": "SAFETY", "index": 0})
+    out, _ = guarded([frame(candidate(said("HARM."))), data], guard(answer=REDACT), ContentStream())
+    assert out.endswith(data)
+    blocked = {"finishReason": "MALFORMED_FUNCTION_CALL", "finishMessage": FINE + "HARM", "index": 0}
+    out, _ = guarded([frame(blocked)], guard(answer=REDACT), ContentStream())
+    assert [one["finishMessage"] for one in candidates_in(out)] == [FINE.rstrip() + NOTICE]
+    assert reason_in(out) == ["MALFORMED_FUNCTION_CALL"]
+
+
 def test_a_turn_that_was_redacted_or_ended_does_not_go_on() -> None:
     token: dict[str, Any] = {"continuationToken": "AA=="}
     last = frame(candidate(said("More."), finishReason="CONTINUATION", **token))

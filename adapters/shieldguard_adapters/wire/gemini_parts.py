@@ -288,7 +288,7 @@ def _candidate(source: dict[str, Any], events: Sequence[ReleasedEvent], redacted
     made |= {name: source[name] for name in kept if isinstance(name, str)}
     if parts or (was and "finishReason" in made):
         # A turn without parts is taken for a broken one; Gemini's own last frame has an empty text.
-        made["content"] = {**source["content"], "parts": parts or [{"text": ""}]}
+        made["content"] = {**(source.get("content") or {"role": "model"}), "parts": parts or [{"text": ""}]}
     elif "finishReason" in made and "content" in source:
         made["content"] = source["content"]
     return made
