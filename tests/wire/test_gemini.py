@@ -324,6 +324,14 @@ def test_a_finish_without_content_leaves_as_it_came() -> None:
     assert reason_in(out) == ["MALFORMED_FUNCTION_CALL"]
 
 
+def test_what_is_rewritten_keeps_its_order() -> None:
+    ahead = {"tokenCount": 3, "urlContextMetadata": {}, "citationMetadata": {}, "safetyRatings": []}
+    held = ahead | candidate(thought("HARM"), said("Well."), avgLogprobs=-0.1, finishReason="STOP")
+    out, _ = guarded([frame(held)], guard(reasoning=REDACT), ContentStream())
+    (sent,) = candidates_in(out)
+    assert [*sent] == [*held]
+
+
 def test_a_turn_that_was_redacted_or_ended_does_not_go_on() -> None:
     token: dict[str, Any] = {"continuationToken": "AA=="}
     last = frame(candidate(said("More."), finishReason="CONTINUATION", **token))
