@@ -137,6 +137,7 @@ def test_a_frame_gives_its_event(frames: list[bytes], events: list[Any]) -> None
     "frames",
     [
         [event("thought-start")],
+        [b'data: {"type":["content-delta"],"delta":"HARM"}\n\n'],
         [event("debug", prompt="HARM")],
         [b'event: content-end\ndata: {"type":"message-end"}\n\n'],
         [b"event: content-delta\ndata: {\n\n"],

@@ -40,8 +40,8 @@ class Frame:
     event: SourceEvent | None = None
 
     @property
-    def type(self) -> Any:
-        return self.body.get("type")
+    def type(self) -> str:
+        return str(self.body.get("type", ""))
 
     @property
     def index(self) -> int:
@@ -153,7 +153,7 @@ class FrameReader:
         if logprobs and _spelled([logprobs]) != getattr(event, "text", ""):
             # They spell something else than the text that is judged.
             frame.body = {key: value for key, value in frame.body.items() if key != "logprobs"}
-            frame.raw = sse(frame.body, str(frame.type))
+            frame.raw = sse(frame.body, frame.type)
         return event
 
     def _of_open(self, frame: Frame) -> str:
