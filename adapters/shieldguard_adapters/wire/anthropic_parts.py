@@ -289,16 +289,12 @@ def _turns(message: dict[str, Any]) -> list[Message]:
     turns = []
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict)]
-        if parts and _types(parts) == {"tool_result"}:
+        if parts and all(part.get("type") == "tool_result" for part in parts):
             role = "tool"  # a turn that no user wrote
         thoughts = [part for part in parts if part.get("thinking") and isinstance(part["thinking"], str)]
         turns = [Message("reasoning", part["thinking"]) for part in thoughts]
         content = [part for part in parts if part not in thoughts]
     return [*turns, Message(role, content_text(content))]
-
-
-def _types(parts: list[dict[str, Any]]) -> Set[Any]:
-    return {part.get("type") for part in parts}
 
 
 def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:
