@@ -523,9 +523,9 @@ def test_a_format_admits_no_notice(name: str, config: dict[str, Any]) -> None:
     assert not read_request(request(**{name: config})).redactable
 
 
-@pytest.mark.parametrize("contents", ["HARM", ["HARM"]])
+@pytest.mark.parametrize("contents", ["HARM", ["HARM"], [{"parts": 1}], [{"parts": ["HARM"]}]])
 def test_a_request_that_is_none_raises(contents: Any) -> None:
-    with pytest.raises(WireError, match="'contents'"):
+    with pytest.raises(WireError, match=r"'(contents|parts)' should be a list of objects"):
         read_request(json.dumps({"contents": contents}).encode())
 
 
