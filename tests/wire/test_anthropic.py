@@ -233,6 +233,7 @@ def test_a_frame_gives_its_event(frames: list[bytes], events: list[Any]) -> None
         [start(0, THINKING), delta(0, "thinking_delta", thinking="", draft="HARM")],
         [start(0, THINKING), delta(0, "signature_delta", signature="AA", draft="HARM")],
         [event("ping", delta={"text": "HARM"})],
+        [event("ping", index="HARM")],
         [event("message_stop", text="HARM")],
         [event("message_start", message={"content": [], "draft": "HARM"})],
         [event("message_delta", delta={"stop_reason": "end_turn", "draft": "HARM"})],

@@ -224,6 +224,7 @@ UNREADABLE: dict[str, bytes] = {
     "names in snake case": frame(candidate({"executable_code": {"code": "HARM"}})),
     "two in one": frame(candidate({**call("HARM"), "text": "x"})),
     "a text that is none": frame(candidate({"text": ["HARM"]})),
+    "a thought that says more": frame(candidate({"text": "x", "thought": ["HARM"]})),
     "a call that is none": frame(candidate({"functionCall": "HARM"})),
     "content beside parts": frame({"content": {"text": "HARM"}}),
     "content that is none": frame({"content": "HARM"}),

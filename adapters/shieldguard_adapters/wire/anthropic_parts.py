@@ -46,7 +46,7 @@ _NOT_TEXT = frozenset(
         "encrypted_index",
     }
 )
-# What a frame holds beside its type and the block's index.
+# What a frame holds beside its type and numbers.
 _HELD = {
     "message_start": {"message"},
     "content_block_start": {"content_block"},
@@ -137,7 +137,7 @@ class BlockReader:
         return read
 
     def _event(self, frame: Frame) -> SourceEvent:
-        no_other_text(frame.body, {"index"} | _HELD.get(str(frame.type), set()))
+        no_other_text(frame.body, _HELD.get(str(frame.type), set()))
         match frame.type:
             case "content_block_start":
                 return self._start(frame)

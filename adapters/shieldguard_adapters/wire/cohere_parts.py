@@ -26,9 +26,9 @@ _CITATIONS = -3  # of the first citation that is judged; the others follow downw
 _BODY = frozenset({"id", "finish_reason", "message", "usage", "logprobs", "meta"})
 _MESSAGE = frozenset({"role", "content", "tool_plan", "tool_calls", "citations"})
 _CONTENT = frozenset({"content-start", "content-delta"})
-_END = frozenset({"type", "id", "index"})
+_END = frozenset({"type", "id"})
 # `sources` quotes documents and tools, not the model.
-_CITATION = frozenset({"start", "end", "text", "sources", "content_index", "type"})
+_CITATION = frozenset({"text", "sources", "type"})
 
 
 @dataclass(slots=True, eq=False)

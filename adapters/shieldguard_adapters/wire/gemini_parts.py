@@ -186,6 +186,8 @@ class _Reader:
                 f"a part holds {', '.join(map(repr, kinds))}, which cannot be judged and was not passed on; "
                 "ask for text alone"
             )
+        if not isinstance(part.get("thought"), bool | None):
+            raise WireError(f"'thought' of a part should be true or false, not {part['thought']!r:.80}")
         content = part.get(kind)
         whole = Piece(piece.frame, piece.position)  # no place of its own, where another event has it
         signed = piece
