@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 from shieldguard import (
+    Action,
     Answer,
     Ended,
     Guard,
@@ -14,7 +15,9 @@ from shieldguard import (
     Policy,
     Reasoning,
     Relabel,
+    Release,
     ReleasedEvent,
+    Rule,
     SourceEvent,
     WireError,
 )
@@ -35,6 +38,11 @@ METADATA = frozenset({
     "stop_sequence", "tool_call_id", "tool_use_id", "toolset_name", "type", "url", "usage",
 })
 # fmt: on
+
+_REDACT = Rule(harmful=Action.REDACT)
+_ABORTS = Policy(max_wait=None)
+_REDACTS = Policy(max_wait=None, reasoning=_REDACT, answer=_REDACT, tool_call=_REDACT)
+_LAGS = Policy(max_wait=None, release=Release.LAG)
 
 Bodies: TypeAlias = Callable[[bytes], Iterator[bytes | str]]
 
@@ -70,6 +78,14 @@ def check(target: Target, data: bytes) -> None:
         assert not _leaks(target, out), f"{SECRET} leaves"
     if events is not None:
         assert outs[0][1] == outs[1][1], "how the bytes were cut changes how it ends"
+
+
+def check_policies(target: Target, data: bytes) -> None:
+    """The same of bytes without cuts, be what is harmful aborted, redacted or found late: they are read or
+    refused, and nothing breaks."""
+    for policy in (_ABORTS, _REDACTS, _LAGS):
+        out, _ = _guarded(target.make(), [target.wired(data)], policy)
+        assert policy is _LAGS or not _leaks(target, out), f"{SECRET} leaves: {data!r}"
 
 
 class _Framer(Protocol):
@@ -143,9 +159,9 @@ def _unjudged(codec: Codec, pieces: Sequence[bytes]) -> bytes:
     return codec.encode(released) + codec.close()
 
 
-def _guarded(codec: Codec, pieces: Sequence[bytes]) -> tuple[bytes, Ended]:
+def _guarded(codec: Codec, pieces: Sequence[bytes], policy: Policy = _ABORTS) -> tuple[bytes, Ended]:
     judge = InstantScriptedJudge(lambda window: float(SECRET in window.text))
-    by = Guard(judge=judge, policy=Policy(max_wait=None))
+    by = Guard(judge=judge, policy=policy)
 
     def source() -> Iterator[list[SourceEvent]]:
         for piece in pieces:

@@ -101,6 +101,7 @@ def _messages() -> list[bytes]:
         stop(0),
     ]
     seeds = [
+        message([start(0, {"type": "text", "text": "It is calm. " * 40 + "HARM."}), stop(0)]),
         message(thinking(0, "I see. ", "It is calm. "), text(1, "Fine.")),
         message(thinking(0, "I see. ", "HARM. "), text(1, "Fine.")),
         message(thinking(0, "I see."), text(1, "a", "HARM"), tool(2, '{"to": ', '"HARM"}')),
@@ -241,6 +242,7 @@ def _contents() -> list[bytes]:
         contents.content(contents.thought("I see. HARM. "), contents.said("Fine.")),
         contents.content(contents.said("a"), contents.call("HARM", thoughtSignature="AA")),
         contents.content(code, contents.said("b"), reason="MAX_TOKENS"),
+        [contents.frame(contents.candidate(contents.said("a"), groundingMetadata={"queries": ["HARM"]}))],
         [contents.frame(*pair), contents.frame(*pair[:1], finishMessage="no HARM")],
         contents.content({"functionCall": {"name": "send", **partial}}, {"functionCall": {}}),
         [contents.frame(promptFeedback={"blockReason": "SAFETY"}), b'{"error": {"code": 500}}'],
@@ -370,6 +372,7 @@ _NO_BLOCK_TEXT = frozenset(
         "sourceContent",
         "status",
         "stopReason",
+        "stop_sequence",
         "title",
         "toolUseId",
         "trace",
@@ -379,6 +382,10 @@ _NO_BLOCK_TEXT = frozenset(
 )
 
 
+_ADDED_FIELDS = {"additionalModelResponseFields": {"stop_sequence": "."}}
+_TRACE: dict[str, Any] = {"trace": {"promptRouter": {"invokedModelId": "m"}}}
+
+
 def _converse() -> list[bytes]:
     """A line for each message: the headers of its type, and its payload."""
     seeds = [
@@ -386,6 +393,7 @@ def _converse() -> list[bytes]:
         bedrock.response(bedrock.thinking(0, "I see. ", "HARM. "), bedrock.text(1, "Fine.")),
         bedrock.response(bedrock.text(0, "a", "HARM"), bedrock.tool(1, '{"to": ', '"HARM"}')),
         [{"messageStart": {"role": "assistant"}}, {"modelStreamErrorException": {"message": "busy"}}],
+        [{"messageStop": {"stopReason": "end_turn", **_ADDED_FIELDS}}, {"metadata": _TRACE}],
     ]
     lines = []
     for events in seeds:
@@ -423,7 +431,7 @@ def _whole_converse() -> list[bytes]:
     return [
         bedrock.body(thought, {"text": "Fine."}),
         bedrock.body(harm, {"text": "Fine."}),
-        bedrock.body({"text": "a"}, call, stop_reason="tool_use"),
+        bedrock.body({"text": "a"}, call, stop_reason="tool_use", **_ADDED_FIELDS, **_TRACE),
     ]
 
 

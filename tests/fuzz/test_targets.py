@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.checks import SECRET, Target, check, check_framing
+from tests.fuzz.checks import SECRET, Target, check, check_framing, check_policies
+from tests.fuzz.shapes import reshaped
 from tests.fuzz.targets import TARGETS, seeds_of
 
 each_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
@@ -20,6 +21,12 @@ SPLICES = st.tuples(
 def test_the_seeds_hold(target: Target) -> None:
     for data in seeds_of(target):
         check(target, data)
+
+
+@each_target
+def test_json_of_any_shape_is_read_or_refused(target: Target) -> None:
+    for stream in reshaped(target.seeds()):
+        check_policies(target, stream)
 
 
 @each_target

@@ -233,6 +233,7 @@ def test_a_frame_gives_its_event(frames: list[bytes], events: list[Any]) -> None
         [start(0, THINKING), delta(0, "thinking_delta", thinking="", draft="HARM")],
         [start(0, THINKING), delta(0, "signature_delta", signature="AA", draft="HARM")],
         [event("ping", delta={"text": "HARM"})],
+        [event("ping", index="HARM")],
         [event("message_stop", text="HARM")],
         [event("message_start", message={"content": [], "draft": "HARM"})],
         [event("message_delta", delta={"stop_reason": "end_turn", "draft": "HARM"})],
@@ -265,6 +266,16 @@ def test_blocks_behind_one_that_is_left_out_are_numbered_anew() -> None:
     assert said(out) == [(0, "text", "First."), (1, "text", notice), (2, "text", "Last.")]
     assert b"signature_delta" not in out
     assert report.aborted is None
+
+
+@pytest.mark.parametrize("beside", [{}, {"delta": 1}])
+def test_a_block_that_begins_with_text_is_cut(beside: dict[str, Any]) -> None:
+    fine = "All is fine here, " * 20 + "and it stays so. "
+    begun = event(
+        "content_block_start", index=0, content_block={"type": "text", "text": fine + "HARM."}, **beside
+    )
+    out, _ = guarded(message([begun, stop(0)]), guard(answer=REDACT), MessageStream())
+    assert said(out) == [(0, "text", fine.rstrip() + guard().policy.notice)]
 
 
 def test_calls_behind_a_redaction_are_refused_and_the_message_ends_without_them() -> None:
@@ -370,6 +381,8 @@ def test_the_query_is_what_a_user_wrote_last() -> None:
     assert read_request(request(), history()).query == (
         "system: Be kind.\nuser: Why salt?\nassistant: [tool_use]\ntool: [tool_result]"
     )
+    odd = {"role": "user", "content": [{"type": ["tool_result"], "text": "Why not?"}]}
+    assert read_request(request(messages=[odd])).query == "Why not?"
     step = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}, CALL]}
     assert read_request(request(messages=[step]), history()).query.endswith(
         "\nreasoning: Hm.\nassistant: [tool_use]"

@@ -218,6 +218,8 @@ TEXT = delta(0, text="Fine.")
         [TEXT, stop(0), stop(0)],
         [{"contentBlockDelta": {"delta": {"text": "HARM"}, "contentBlockIndex": "0"}}],
         [{"messageStop": {"stopReason": "x", "additionalModelResponseFields": {"thought": "HARM"}}}],
+        [{"messageStop": {"stopReason": "x", "additionalModelResponseFields": 1}}],
+        [{"messageStop": {"stopReason": "x", "additionalModelResponseFields": [{"thought": "HARM"}]}}],
     ],
     ids=repr,
 )
@@ -252,6 +254,15 @@ def test_messages_that_cannot_be_read_never_leave(frame: bytes) -> None:
     assert report.aborted is not None
     assert b"HARM" not in out
     assert said(events_in(out)) == [("text", report.aborted.notice)]
+
+
+@pytest.mark.parametrize("trace", ["HARM", ["HARM"], 1, None])
+def test_a_trace_that_is_none_is_left_out(trace: Any) -> None:
+    events = [*response(text(0, "Fine."))[:-1], {"metadata": {**METADATA, "trace": trace}}]
+    out, report = guarded(wired(*events), codec=ConverseStream())
+    assert report.aborted is None
+    assert events_in(out)[-1] == {"metadata": METADATA}
+    assert "trace" not in json.loads(guarded([body(trace=trace)], codec=ConverseBody())[0])
 
 
 def test_a_guardrails_trace_of_what_the_model_said_is_left_out() -> None:

@@ -137,6 +137,7 @@ def test_a_frame_gives_its_event(frames: list[bytes], events: list[Any]) -> None
     "frames",
     [
         [event("thought-start")],
+        [b'data: {"type":["content-delta"],"delta":"HARM"}\n\n'],
         [event("debug", prompt="HARM")],
         [b'event: content-end\ndata: {"type":"message-end"}\n\n'],
         [b"event: content-delta\ndata: {\n\n"],
@@ -154,6 +155,8 @@ def test_a_frame_gives_its_event(frames: list[bytes], events: list[Any]) -> None
         [told("tool-call-delta", "tool_calls", ["HARM"], index=0)],
         [told("tool-call-delta", "tool_calls", {"function": {"arguments": {"to": "HARM"}}}, index=0)],
         [told("citation-start", "citations", {"text": "x", "note": "HARM"}, index=0)],
+        [told("citation-start", "citations", {"text": "", "start": "HARM"}, index=0)],
+        [event("message-end", delta={"finish_reason": "COMPLETE"}, index="HARM")],
         [START, told("content-end", "content", {"text": "HARM"}, index=0)],
         [told("citation-end", "citations", {"text": "HARM"}, index=0)],
         [event("message-end", delta={"finish_reason": "COMPLETE"}, logprobs={"text": "HARM"})],

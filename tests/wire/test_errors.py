@@ -45,6 +45,7 @@ def test_an_error_of_the_server_is_judged_wherever_it_is_json(endpoint: Endpoint
 def test_a_text_that_a_client_would_decode_otherwise_is_refused() -> None:
     for charset in ("utf-8", "UTF8", '"utf-8"', "us-ascii", "unheard-of"):
         CHAT.codec(f"{JSON}; charset={charset}", Request(), Options())
+    CHAT.codec(f"{JSON}; charset*=utf-8''a%00b", Request(), Options())
     for charset in ("utf-7", "utf-16", "cp037"):
         with pytest.raises(WireError, match="cannot be guarded"):
             OLLAMA_CHAT.codec(f"{JSON}; charset={charset}", Request(), Options())

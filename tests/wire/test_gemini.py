@@ -224,6 +224,7 @@ UNREADABLE: dict[str, bytes] = {
     "names in snake case": frame(candidate({"executable_code": {"code": "HARM"}})),
     "two in one": frame(candidate({**call("HARM"), "text": "x"})),
     "a text that is none": frame(candidate({"text": ["HARM"]})),
+    "a thought that says more": frame(candidate({"text": "x", "thought": ["HARM"]})),
     "a call that is none": frame(candidate({"functionCall": "HARM"})),
     "content beside parts": frame({"content": {"text": "HARM"}}),
     "content that is none": frame({"content": "HARM"}),
@@ -299,6 +300,37 @@ def test_a_redaction_drops_all_that_would_say_it_again() -> None:
         }
     ]
     assert last["usageMetadata"] == USAGE
+
+
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": {}}])
+def test_a_candidate_without_content_gets_a_notice_in_the_place_of_a_call(content: dict[str, Any]) -> None:
+    held = {**content, "groundingMetadata": {"webSearchQueries": ["HARM"]}, "finishReason": "SAFETY"}
+    redacts = guard(tool_call=REDACT)
+    for out in (
+        guarded([frame({**held, "index": 0})], redacts, ContentStream())[0],
+        b"data: " + guarded([body({**held, "index": 0})], redacts, ContentBody())[0],
+    ):
+        (sent,) = candidates_in(out)
+        assert sent.pop("content") == {"parts": [said(NOTICE)], "role": "model"}
+        assert sent == {"finishReason": "SAFETY", "index": 0}
+
+
+def test_a_finish_without_content_leaves_as_it_came() -> None:
+    data = frame({"finishReason": "SAFETY", "index": 0})
+    out, _ = guarded([frame(candidate(said("HARM."))), data], guard(answer=REDACT), ContentStream())
+    assert out.endswith(data)
+    blocked = {"finishReason": "MALFORMED_FUNCTION_CALL", "finishMessage": FINE + "HARM", "index": 0}
+    out, _ = guarded([frame(blocked)], guard(answer=REDACT), ContentStream())
+    assert [one["finishMessage"] for one in candidates_in(out)] == [FINE.rstrip() + NOTICE]
+    assert reason_in(out) == ["MALFORMED_FUNCTION_CALL"]
+
+
+def test_what_is_rewritten_keeps_its_order() -> None:
+    ahead = {"tokenCount": 3, "urlContextMetadata": {}, "citationMetadata": {}, "safetyRatings": []}
+    held = ahead | candidate(thought("HARM"), said("Well."), avgLogprobs=-0.1, finishReason="STOP")
+    out, _ = guarded([frame(held)], guard(reasoning=REDACT), ContentStream())
+    (sent,) = candidates_in(out)
+    assert [*sent] == [*held]
 
 
 def test_a_turn_that_was_redacted_or_ended_does_not_go_on() -> None:
@@ -492,9 +524,9 @@ def test_a_format_admits_no_notice(name: str, config: dict[str, Any]) -> None:
     assert not read_request(request(**{name: config})).redactable
 
 
-@pytest.mark.parametrize("contents", ["HARM", ["HARM"]])
+@pytest.mark.parametrize("contents", ["HARM", ["HARM"], [{"parts": 1}], [{"parts": ["HARM"]}]])
 def test_a_request_that_is_none_raises(contents: Any) -> None:
-    with pytest.raises(WireError, match="'contents'"):
+    with pytest.raises(WireError, match=r"'(contents|parts)' should be a list of objects"):
         read_request(json.dumps({"contents": contents}).encode())
 
 

@@ -254,6 +254,11 @@ CALLING = [*BEGUN, event("response.output_item.added", output_index=0, item={**c
         [*OPEN, event("response.output_text.delta", output_index=0, content_index="HARM", delta="x")],
         [*OPEN, event("response.thought.delta", output_index=0, delta="HARM")],
         [*OPEN, event("response.content_part.added", output_index=0, part={"type": "output_audio"})],
+        [*OPEN, event("response.content_part.added", output_index=0, part=["HARM"])],
+        [*OPEN, event("response.content_part.added", output_index=0, part=None)],
+        [*OPEN, event("response.output_text.delta", output_index=0, delta="x", item=[1])],
+        [*OPEN, b'data: {"type":"response.x\\n\\ndata: HARM","output_index":0}\n\n'],
+        [*OPEN, b'data: {"type":"response.\\ud800","output_index":0}\n\n'],
         [event("response.audio.transcript.delta", delta="HARM")],
         [event("response.created", response=START, note="HARM")],
         [event("error", message="No.", output="HARM")],
@@ -433,6 +438,33 @@ def test_an_ending_closes_what_is_open(whole: bool, more: dict[str, str]) -> Non
     assert (final["id"], final["status"], final["instructions"]) == ("resp_1", "completed", "Be kind.")
     assert final["output"][-1]["content"] == [{"type": "refusal", "refusal": NOTICE}]
     assert "AAAA" not in json.dumps(final)
+
+
+@pytest.mark.parametrize("part", [{"type": ["output_text"]}, {"type": "idea"}, {}])
+def test_a_part_that_nobody_knows_is_not_closed(part: dict[str, Any]) -> None:
+    frames = [*OPEN, event("response.content_part.added", output_index=0, content_index=0, part=part)]
+    out, _ = guarded([*frames, b"data: nonsense\n\n"], codec=ResponseStream())
+    assert out.startswith(b"".join(frames))
+    (item, notice) = bodies_in(out)[-1]["response"]["output"]
+    assert (item["content"], text_of(notice)) == ([part], guard().policy.failure_notice)
+    assert b"response.content_part.done" not in out.partition(b"msg_shieldguard")[0]
+
+
+@pytest.mark.parametrize("index", [{}, {"content_index": [1], "summary_index": [1]}])
+def test_what_begins_no_known_part_passes(index: dict[str, Any]) -> None:
+    frames = [*OPEN, event("response.idea.added", output_index=0, part={}, **index)]
+    assert guarded(frames, codec=ResponseStream())[0] == b"".join(frames)
+
+
+@pytest.mark.parametrize("item", [None, {}])
+def test_an_item_where_none_belongs_is_no_part_of_a_thought(item: Any) -> None:
+    frames = [
+        event(one.pop("type"), **one, **({"item": item} if "delta" in one else {}))
+        for one in bodies_in(b"".join(frames_of(thinking("A HARM.", "More."), message("Well."))))
+    ]
+    out, report = guarded(frames, guard(reasoning=REDACT), ResponseStream())
+    assert said(out) == [("reasoning", NOTICE), ("message", "Well.")]
+    assert report.aborted is None
 
 
 def test_an_ending_before_all_else_begins_the_response() -> None:

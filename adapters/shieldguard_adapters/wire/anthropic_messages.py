@@ -188,7 +188,8 @@ class _Writer:
             if frame.type == "content_block_start" and begins:
                 body["content_block"] = {**body["content_block"], key: text}
             else:
-                delta = body.get("delta", {"type": f"{key}_delta"})
+                is_delta = frame.type == "content_block_delta"
+                delta = body["delta"] if is_delta else {"type": f"{key}_delta"}
                 body = {"type": "content_block_delta", "index": index, "delta": {**delta, key: text}}
         return sse(body, body["type"])
 

@@ -46,7 +46,7 @@ _NOT_TEXT = frozenset(
         "encrypted_index",
     }
 )
-# What a frame holds beside its type and the block's index.
+# What a frame holds beside its type and numbers.
 _HELD = {
     "message_start": {"message"},
     "content_block_start": {"content_block"},
@@ -137,7 +137,7 @@ class BlockReader:
         return read
 
     def _event(self, frame: Frame) -> SourceEvent:
-        no_other_text(frame.body, {"index"} | _HELD.get(str(frame.type), set()))
+        no_other_text(frame.body, _HELD.get(str(frame.type), set()))
         match frame.type:
             case "content_block_start":
                 return self._start(frame)
@@ -289,16 +289,12 @@ def _turns(message: dict[str, Any]) -> list[Message]:
     turns = []
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict)]
-        if parts and _types(parts) == {"tool_result"}:
+        if parts and all(part.get("type") == "tool_result" for part in parts):
             role = "tool"  # a turn that no user wrote
         thoughts = [part for part in parts if part.get("thinking") and isinstance(part["thinking"], str)]
         turns = [Message("reasoning", part["thinking"]) for part in thoughts]
         content = [part for part in parts if part not in thoughts]
     return [*turns, Message(role, content_text(content))]
-
-
-def _types(parts: list[dict[str, Any]]) -> Set[Any]:
-    return {part.get("type") for part in parts}
 
 
 def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:

@@ -212,14 +212,15 @@ def _result(content: Any) -> str:
 def known_metadata(body: dict[str, Any], known: Set[str]) -> dict[str, Any]:
     """What is `known` of metadata, without a trace that might repeat the model's text."""
     kept = {key: value for key, value in body.items() if key in known}
-    router = (body.get("trace") or {}).get("promptRouter")
+    trace = body.get("trace")
+    router = trace.get("promptRouter") if isinstance(trace, dict) else None
     return {**kept, "trace": {"promptRouter": router}} if router else kept
 
 
 def check_fields(body: dict[str, Any]) -> None:
     """Raise `WireError` for fields of the model's own that may hold text."""
     fields = body.get("additionalModelResponseFields") or {}
-    if set(fields) - {"stop_sequence"}:
+    if not isinstance(fields, dict) or fields.keys() - {"stop_sequence"}:
         raise WireError(
             f"additionalModelResponseFields {fields!r:.80} cannot be judged; ask for no such fields"
         )

@@ -120,7 +120,7 @@ class _Writer:
         if event is frame.event and index == frame.index:
             return frame.raw
         if not isinstance(event, Reasoning | Answer | Redacted):
-            return _sse(str(frame.type), {**frame.body, "index": index})
+            return _sse(frame.type, {**frame.body, "index": index})
         kind = "thinking" if isinstance(frame.event, Reasoning) else "text"
         content = {kind: said_by(event)}
         if begins:

@@ -26,9 +26,9 @@ _CITATIONS = -3  # of the first citation that is judged; the others follow downw
 _BODY = frozenset({"id", "finish_reason", "message", "usage", "logprobs", "meta"})
 _MESSAGE = frozenset({"role", "content", "tool_plan", "tool_calls", "citations"})
 _CONTENT = frozenset({"content-start", "content-delta"})
-_END = frozenset({"type", "id", "index"})
+_END = frozenset({"type", "id"})
 # `sources` quotes documents and tools, not the model.
-_CITATION = frozenset({"start", "end", "text", "sources", "content_index", "type"})
+_CITATION = frozenset({"text", "sources", "type"})
 
 
 @dataclass(slots=True, eq=False)
@@ -40,8 +40,8 @@ class Frame:
     event: SourceEvent | None = None
 
     @property
-    def type(self) -> Any:
-        return self.body.get("type")
+    def type(self) -> str:
+        return str(self.body.get("type", ""))
 
     @property
     def index(self) -> int:
@@ -153,7 +153,7 @@ class FrameReader:
         if logprobs and _spelled([logprobs]) != getattr(event, "text", ""):
             # They spell something else than the text that is judged.
             frame.body = {key: value for key, value in frame.body.items() if key != "logprobs"}
-            frame.raw = sse(frame.body, str(frame.type))
+            frame.raw = sse(frame.body, frame.type)
         return event
 
     def _of_open(self, frame: Frame) -> str:

@@ -66,7 +66,7 @@ def _charset(content_type: str) -> str:
     message["content-type"] = content_type
     try:
         return codecs.lookup(message.get_content_charset("utf-8")).name
-    except LookupError:
+    except (LookupError, ValueError):
         return "utf-8"
 
 

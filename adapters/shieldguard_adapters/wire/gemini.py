@@ -165,7 +165,7 @@ def _messages(content: dict[str, Any]) -> list[Message]:
     """What was thought in a turn has a role of its own."""
     role = str(content.get("role") or "user")
     parts = content.get("parts") or []
-    parts = [part for part in ([parts] if isinstance(parts, dict) else parts) if isinstance(part, dict)]
+    parts = [parts] if isinstance(parts, dict) else objects_at(content, "parts")
     if parts and all(_field(part, "functionResponse") is not None for part in parts):
         role = "tool"  # a turn that no user wrote
     thoughts = [part for part in parts if part.get("thought") and isinstance(part.get("text"), str)]

@@ -186,6 +186,8 @@ class _Reader:
                 f"a part holds {', '.join(map(repr, kinds))}, which cannot be judged and was not passed on; "
                 "ask for text alone"
             )
+        if not isinstance(part.get("thought"), bool | None):
+            raise WireError(f"'thought' of a part should be true or false, not {part['thought']!r:.80}")
         content = part.get(kind)
         whole = Piece(piece.frame, piece.position)  # no place of its own, where another event has it
         signed = piece
@@ -245,8 +247,9 @@ def fragment(frame: Frame, events: Sequence[ReleasedEvent], redacted: Set[int]) 
         if made := _candidate(source, own, index in redacted):
             if own[-1] is [one for one in frame.events if origin_of(one, Piece).position == position][-1]:
                 left_out = {_TOKEN} if index in redacted else set()
-                made |= {name: source[name] for name in source.keys() & _METADATA - left_out}
-            candidates.append({**made, "index": index})
+                made |= {name: value for name, value in source.items() if name in _METADATA - left_out}
+            made["index"] = index
+            candidates.append({name: made[name] for name in (*source, *made) if name in made})
     if not candidates:
         return {}
     body = {**frame.body, "candidates": candidates}
@@ -288,7 +291,7 @@ def _candidate(source: dict[str, Any], events: Sequence[ReleasedEvent], redacted
     made |= {name: source[name] for name in kept if isinstance(name, str)}
     if parts or (was and "finishReason" in made):
         # A turn without parts is taken for a broken one; Gemini's own last frame has an empty text.
-        made["content"] = {**source["content"], "parts": parts or [{"text": ""}]}
+        made["content"] = {**(source.get("content") or {"role": "model"}), "parts": parts or [{"text": ""}]}
     elif "finishReason" in made and "content" in source:
         made["content"] = source["content"]
     return made
@@ -302,8 +305,9 @@ def _parts_of(candidate: dict[str, Any]) -> list[dict[str, Any]]:
     content = candidate.get("content") or {}
     if not isinstance(content, dict):
         raise WireError(f"'content' should be an object, not {content!r:.80}")
-    if unknown := [name for name in content.keys() - {"parts", "role"} if any(texts_in(content[name]))]:
-        raise WireError(f"a content holds {unknown[0]!r}, which is not known and was not passed on")
+    for name, value in content.items():
+        if name not in ("parts", "role") and any(texts_in(value)):
+            raise WireError(f"a content holds {name!r}, which is not known and was not passed on")
     return objects_at(content, "parts")
 
 

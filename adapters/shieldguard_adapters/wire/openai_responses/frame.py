@@ -49,6 +49,7 @@ class Frame:
     raw: bytes
     body: dict[str, Any]
     item: Item | None = None
+    part: tuple[str, int] | None = None  # of the item, where it begins or ends
     says: list[tuple[Path, Text, str]] = field(default_factory=list)
     read: set[str] = field(default_factory=set)  # keys of the body that events were made of
     items: list[Item] = field(default_factory=list)  # of a whole response

@@ -49,6 +49,8 @@ class ResponseReader:
             return [silent.event]
         frame = Frame(raw, parse_json(data))
         sent.check_type(frame.type)
+        if not frame.type.isprintable():  # it is written as a line
+            raise WireError(f"the type of an event should be a line of text, not {frame.type!r:.80}")
         events = self._events(frame)
         _check_known(frame)
         if frame.event is None:
@@ -82,6 +84,7 @@ class ResponseReader:
             frame.item = self._items.done(index, body.get("item"))
             return self._item(frame, frame.item, ("item",))
         frame.item = item = self._items.at(index, type_)
+        _object(body.get("item") or {}, "item")
         if item.is_call:
             return self._call(frame, item)
         stem, _, ending = type_.rpartition(".")
@@ -89,7 +92,9 @@ class ResponseReader:
             return self._text(frame, item, stem, ending)
         if stem in _PARTS and ending in ("added", "done"):
             name = _PARTS[stem]
-            return self._say(frame, item, ("part",), (name, _number(body, NUMBERS[name])))
+            frame.part = (name, _number(body, NUMBERS[name]))
+            _object(body.get("part"), "part")
+            return self._say(frame, item, ("part",), frame.part)
         if type_ == "response.output_text.annotation.added":
             return self._say(frame, item, ("annotation",), ("annotations",), NOT_TEXT | CITED)
         return []
@@ -99,9 +104,7 @@ class ResponseReader:
         self._items.begun = True
         if frame.type in TERMINAL:
             self._items.all_done()
-        response = frame.body.get("response")
-        if not isinstance(response, dict):
-            raise WireError(f"'response' should be an object, not {response!r:.80}")
+        response = _object(frame.body.get("response"), "response")
         output = response.get("output") or []
         if not isinstance(output, list):
             raise WireError(f"'output' should be a list of items, not {output!r:.80}")
@@ -231,6 +234,12 @@ def _opaque(frame: Frame, item: Item, kind: OpaqueKind) -> list[SourceEvent]:
         return []
     item.opaque.add(kind)
     return [Opaque(kind, origin=Piece(frame, item))]
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise WireError(f"{name!r} should be an object, not {value!r:.80}")
+    return value
 
 
 def _number(body: dict[str, Any], key: str) -> int:

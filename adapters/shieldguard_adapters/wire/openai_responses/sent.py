@@ -43,12 +43,11 @@ class Sent:
         if frame.type in (ADDED, DONE):
             item.body, item.done = body["item"], frame.type == DONE
             return raw
-        for name, number in NUMBERS.items():
-            if "part" in body and number in body:
-                if frame.type.endswith(".added"):
-                    item.parts[name, body[number]] = body["part"]
-                else:
-                    item.parts.pop((name, body[number]), None)
+        if frame.part is not None:
+            if frame.type.endswith(".added"):
+                item.parts[frame.part] = body["part"]
+            else:
+                item.parts.pop(frame.part, None)
         return raw
 
     def event(self, type_: str, **body: Any) -> bytes:
@@ -88,7 +87,7 @@ class Sent:
         out = [
             self._part_done(item, name, number, parts[name, number])
             for name, number in item.parts
-            if parts[name, number].get("type") in PARTS
+            if str(parts[name, number].get("type")) in PARTS
         ]
         body = {k: v for k, v in item.body.items() if k != "encrypted_content"}
         for name in NUMBERS:

@@ -158,7 +158,7 @@ class _Writer:
             edits["delta",] = delta
         if edits and item.is_call:
             return b""  # it says what was refused
-        if item.redacted and frame.body.get("item", {}).get("encrypted_content"):
+        if item.redacted and (frame.body.get("item") or {}).get("encrypted_content"):
             edits["item", "encrypted_content"] = None
         return self._sent.of_item(item, frame, edits)
 
