@@ -304,7 +304,7 @@ def test_a_client_that_leaves_closes_the_upstream(upstream: Upstream) -> None:
         for _ in range(20):
             next(stream)
         stream.close()
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
     assert upstream.sent < len(frames) / 2
     [report] = reports.closed
     assert report.ended is Ended.CLIENT_LEFT
