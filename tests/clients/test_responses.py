@@ -226,7 +226,7 @@ def test_a_redacted_thought_shows_a_notice(
     program: str, way: str, sealed: dict[str, str], upstream: Upstream
 ) -> None:
     play(upstream, way, summary(reasoning(harm_in=4), **sealed), message(*ANSWER), call("{}"))
-    out = ask(program, way, upstream, guard(reasoning=REDACT, notice="[gone]"))
+    out = ask(program, way, upstream, guard(reasoning=REDACT, notice="[gone]", join_after=60))
     assert out.account.aborted is None
     assert (out.calls, out.status, out.usage) == ([], "completed", 14)
     answer = "".join(ANSWER)
