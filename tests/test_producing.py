@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -37,11 +38,15 @@ def running() -> bool:
     return any(thread.name == "producing" for thread in threading.enumerate())
 
 
-def ends() -> bool:
-    until = time.monotonic() + 5
-    while running() and time.monotonic() < until:
+def comes_true(condition: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 20
+    while not condition() and time.monotonic() < until:
         time.sleep(0.005)
-    return not running()
+    return condition()
+
+
+def ends() -> bool:
+    return comes_true(lambda: not running())
 
 
 @pytest.mark.parametrize("room", [1, 4, 100])
@@ -79,9 +84,11 @@ def test_it_waits_for_room() -> None:
     put: list[int] = []
     source = produced(50, room=4, put=put)
     assert next(source) == 0
+    assert comes_true(lambda: len(put) == 5)
     time.sleep(0.1)
     assert put == [0, 1, 2, 3, 4]
     assert next(source) == 1
+    assert comes_true(lambda: len(put) == 6)
     time.sleep(0.1)
     assert len(put) == 6
     source.close()

@@ -91,7 +91,7 @@ def back_end() -> BackEnd:
 @pytest.fixture
 def ask(back_end: BackEnd, heard: Heard) -> Iterator[Any]:
     """Ask the guarded back end. Options are those of the middleware, `policy` those of the guard."""
-    with httpx2.Client(timeout=10) as client:
+    with httpx2.Client(timeout=20) as client:
 
         def ask(
             *, policy: Any = None, body: bytes = b"What do you think?", path: str = "/chat", **options: Any
@@ -127,7 +127,7 @@ def test_a_harmful_thought_ends_it_and_stops_the_back_end(ask: Any, back_end: Ba
     assert response.status_code == 200
     assert "HARM" not in response.text
     assert response.text.endswith("[Withheld: a safety check rated this content as harmful.]")
-    assert back_end.stopped.wait(2)
+    assert back_end.stopped.wait(20)
     assert back_end.sent < len(back_end.pieces) / 2
     assert heard.reports[0].ended is Ended.ABORTED
 
@@ -292,8 +292,8 @@ def test_a_client_that_leaves_stops_the_back_end(back_end: BackEnd, heard: Heard
     with served(app) as url, httpx2.Client() as client:
         with client.stream("POST", url + "/chat", content=b"hm") as response:
             next(response.iter_raw())
-        assert back_end.stopped.wait(2)
-        assert heard.closed.wait(2)
+        assert back_end.stopped.wait(20)
+        assert heard.closed.wait(20)
     assert heard.reports[0].ended is Ended.CLIENT_LEFT
     assert back_end.sent < len(back_end.pieces) / 2
 
@@ -309,7 +309,7 @@ def test_silence_is_filled_with_keep_alives(ask: Any, back_end: BackEnd) -> None
     assert (
         ask(path="/v1/chat/completions", body=b"{}", keep_alive=None, outcome_at_end=False).content == whole
     )
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_format_that_there_is_not_is_refused() -> None:

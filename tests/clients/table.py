@@ -284,7 +284,7 @@ class Table:
                     await (stream.close if hasattr(stream, "close") else stream.aclose)()
 
             _run(main, program)
-        assert upstream.finished.wait(2)
+        assert upstream.finished.wait(20)
         assert upstream.sent < len(frames) / 2
         assert [report.ended for report in reports.all] == [Ended.CLIENT_LEFT]
         assert reports.all[0].reasoning.judged == reports.all[0].reasoning.seen > 0

@@ -73,6 +73,13 @@ def streams() -> list[object]:
     return [one for one in gc.get_objects() if type(one) in (GuardedStream, SyncGuardedStream, GuardSession)]
 
 
+@pytest.fixture
+def left() -> Callable[[], list[object]]:
+    """The streams of this test that are still there, as those of others may be, too."""
+    before = streams()
+    return lambda: [one for one in streams() if not any(one is other for other in before)]
+
+
 def own_memory() -> int:
     """What was allocated in shieldguard's own code and is still held."""
     gc.collect()
@@ -96,29 +103,29 @@ def broken(sdk: Sdk, thought: list[str]) -> dict[str, Script]:
 @pytest.mark.parametrize("how", broken(SDKS[0], THOUGHT))
 @each_program
 def test_what_breaks_ends_as_it_does_without_a_guard(
-    program: str, how: str, sdk: Sdk, upstream: Upstream
+    program: str, how: str, sdk: Sdk, upstream: Upstream, left: Callable[[], list[object]]
 ) -> None:
     for by in (None, guard(), guard(instant=False)):
         upstream.play(broken(sdk, THOUGHT)[how])
-        heard = hear(program, sdk, upstream, by, timeout=0.4)
+        heard = hear(program, sdk, upstream, by, timeout=0.4 if "stalls" in how else 20)
         if by is None:
             expected = heard
         assert heard[1] is expected[1]
         assert expected[0].startswith(heard[0])
         if "stalls" not in how:  # a guard holds what is no whole window until more comes
             assert heard == expected
-        assert upstream.finished.wait(2)
+        assert upstream.finished.wait(20)
         assert len(upstream.requests) == 1
-    assert streams() == []
+    assert left() == []
 
 
 @pytest.mark.parametrize("how", broken(SDKS[0], THOUGHT))
 @each_program
 def test_harm_before_the_break_does_not_leave(program: str, how: str, sdk: Sdk, upstream: Upstream) -> None:
     upstream.play(broken(sdk, reasoning(sentences=4, harm_in=2))[how])
-    said, _ = hear(program, sdk, upstream, guard(instant=False), timeout=0.4)
+    said, _ = hear(program, sdk, upstream, guard(instant=False), timeout=0.4 if "stalls" in how else 20)
     assert "HARM" not in said
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
 
 
 GARBAGE = {
@@ -139,13 +146,13 @@ def test_garbage_ends_as_a_refusal(program: str, garbage: list[bytes], sdk: Sdk,
         assert error is None
         assert said.endswith(guard().policy.failure_notice) or begun == [] == garbage
         assert "HARM" not in said
-        assert upstream.finished.wait(2)
+        assert upstream.finished.wait(20)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 400])
 @each_program
 def test_errors_are_tried_again_as_without_a_guard(
-    program: str, status: int, sdk: Sdk, upstream: Upstream
+    program: str, status: int, sdk: Sdk, upstream: Upstream, left: Callable[[], list[object]]
 ) -> None:
     counts, errors = set(), set()
     for by in (None, guard()):
@@ -157,12 +164,14 @@ def test_errors_are_tried_again_as_without_a_guard(
         counts.add(len(upstream.requests))
     assert counts == {1 if status == 400 else 3}
     assert len(errors) == 1
-    assert streams() == []
+    assert left() == []
 
 
 @pytest.mark.parametrize("how", [*broken(SDKS[0], THOUGHT), "harm", "garbage", "left"])
 @pytest.mark.slow
-def test_many_of_them_leave_no_task_thread_or_memory_behind(how: str, sdk: Sdk, upstream: Upstream) -> None:
+def test_many_of_them_leave_no_task_thread_or_memory_behind(
+    how: str, sdk: Sdk, upstream: Upstream, left: Callable[[], list[object]]
+) -> None:
     judge = ScriptedJudge({"HARM": 1.0})
     by = Guard(judge=judge)
     if how in ("harm", "left"):
@@ -212,7 +221,7 @@ def test_many_of_them_leave_no_task_thread_or_memory_behind(how: str, sdk: Sdk, 
         return len(asyncio.all_tasks()), len(threading.enumerate())
 
     sdk.run("asyncio", upstream, body, by, timeout=0.06)
-    assert streams() == []
+    assert left() == []
 
 
 # -- the judge ---------------------------------------------------------------------------------------
@@ -275,14 +284,14 @@ def test_a_judge_that_hangs_stops_the_stream_at_its_deadline_and_is_cancelled(
     program: str, sdk: Sdk, upstream: Upstream
 ) -> None:
     judge = Hanging()
-    by = Guard(judge=judge, policy=Policy(judge_timeout=0.1))
+    by = Guard(judge=judge, policy=Policy(judge_timeout=1.5))
     # The verdicts of a sync program act between two chunks.
     upstream.play(Script(sdk.frames(THOUGHT, ANSWER), hold_open=program != "sync"))
     began = time.monotonic()
     assert hear(program, sdk, upstream, by) == (by.policy.failure_notice, None)
-    assert time.monotonic() - began < 5
-    assert upstream.finished.wait(2)
-    for _ in range(100):  # it is cancelled on a loop of its own
+    assert time.monotonic() - began < 20
+    assert upstream.finished.wait(20)
+    for _ in range(1000):  # it is cancelled on a loop of its own
         if judge.asked == judge.done:
             break
         time.sleep(0.02)
@@ -299,7 +308,7 @@ def test_a_judges_server_that_is_gone_and_comes_back(program: str, sdk: Sdk, ups
 
     with servers(1) as [server]:
         judge = make([server])
-        by = Guard(judge=judge, policy=Policy(judge_timeout=1))
+        by = Guard(judge=judge, policy=Policy(judge_timeout=4))
         upstream.play(Script(sdk.frames(THOUGHT, ANSWER)))
         everything = ("".join([*THOUGHT, *ANSWER]), None)
         assert hear(program, sdk, upstream, by) == everything
@@ -337,7 +346,7 @@ def test_a_frame_of_fifty_mebibytes_is_refused_and_the_upstream_closed(
         said, error = hear(program, sdk, upstream, guard(), timeout=30)
     assert error is None
     assert said.endswith(guard().policy.failure_notice)
-    assert upstream.finished.wait(5)
+    assert upstream.finished.wait(20)
     assert upstream.closed_at is not None
     assert upstream.sent < 100
 
@@ -352,7 +361,7 @@ def test_a_body_over_the_limit_is_refused_and_the_upstream_closed(upstream: Upst
     aborted = report_of(raw).aborted
     assert aborted is not None
     assert aborted.cause is AbortCause.SOURCE
-    assert upstream.finished.wait(5)
+    assert upstream.finished.wait(20)
     assert upstream.sent < 100
     assert time.monotonic() - began < 20
 
@@ -396,5 +405,5 @@ def test_a_slow_reader_slows_the_upstream(program: str, instant: bool, sdk: Sdk,
     with at_most(16):
         sent = sync_body() if program == "sync" else sdk.run(program, upstream, body, by)
     assert sent < 6_000
-    assert upstream.finished.wait(5)
+    assert upstream.finished.wait(20)
     assert upstream.closed_at is not None

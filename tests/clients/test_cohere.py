@@ -172,11 +172,12 @@ each_way = pytest.mark.parametrize("way", WAYS)
 each_program = pytest.mark.parametrize("program", PROGRAMS)
 
 
+@pytest.mark.parametrize("instant", [True, False], ids=["judge in place", "judge on its loop"])
 @each_way
 @each_program
-def test_a_harmless_message_passes(program: str, way: str, upstream: Upstream) -> None:
+def test_a_harmless_message_passes(program: str, way: str, instant: bool, upstream: Upstream) -> None:
     play(upstream, way, THOUGHT, ANSWER, "a friend", "a cousin")
-    out = ask(program, way, upstream, guard())
+    out = ask(program, way, upstream, guard(instant=instant))
     assert (out.thought, out.plan, out.text) == ("".join(THOUGHT), "I send.", "".join(ANSWER))
     assert (out.calls, out.citations, out.finish_reason, out.output_tokens) == (2, 1, "COMPLETE", 9)
     assert (out.report.ended, out.report.query) == (Ended.COMPLETE, "What do you think?")
@@ -304,7 +305,7 @@ def test_a_client_that_leaves_closes_the_upstream(upstream: Upstream) -> None:
         for _ in range(20):
             next(stream)
         stream.close()
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
     assert upstream.sent < len(frames) / 2
     [report] = reports.closed
     assert report.ended is Ended.CLIENT_LEFT

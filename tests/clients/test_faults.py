@@ -168,5 +168,5 @@ def test_a_server_that_falls_silent_runs_into_the_clients_own_timeout(
     text, _, error = read(upstream, timeout=0.3)
     assert text.startswith("Sentence 0")
     assert isinstance(error, HTTP.TimeoutException | openai.APITimeoutError)
-    assert time.monotonic() - began < 5
-    assert upstream.finished.wait(2)
+    assert time.monotonic() - began < 20
+    assert upstream.finished.wait(20)

@@ -109,7 +109,7 @@ def test_what_cannot_be_guarded_is_asked_for_once(program: str, stream: bool, up
         _call(program, upstream, lambda client: client.chat.completions.create(**REQUEST, stream=stream))
     assert isinstance(raised.value, groq.GroqError)
     assert len(upstream.requests) == 1
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
 
 
 @each_program

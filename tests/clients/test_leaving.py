@@ -23,7 +23,7 @@ def left(upstream: Upstream, sdk: Sdk) -> Iterator[None]:
     frames = sdk.frames(THOUGHT, ["It is fine."])
     upstream.play(Script(frames, delay=0.002))
     yield
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
     assert upstream.closed_at is not None
     assert upstream.sent < len(frames) / 2
 
@@ -79,10 +79,13 @@ async def async_by_leaving_the_block(stream: Any) -> None:
 
 
 async def async_by_cancelling(stream: Any) -> None:
-    with anyio.move_on_after(0.1):
+    with anyio.CancelScope() as scope:
+        count = 0
         async with stream:
             async for _ in stream:
-                pass
+                count += 1
+                if count == 20:
+                    scope.cancel()
 
 
 @pytest.mark.parametrize("leave", [async_by_closing, async_by_leaving_the_block, async_by_cancelling])
@@ -102,17 +105,21 @@ def test_async_programs_leave(leave: Any, program: str, sdk: Sdk, upstream: Upst
 
 @pytest.mark.parametrize("program", PROGRAMS[1:])
 def test_a_cancelled_task_leaves_while_the_judge_is_asked(program: str, sdk: Sdk, upstream: Upstream) -> None:
+    by = guard(instant=False, delay=1.5)
+
     async def body(client: Any) -> Any:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             stream = await sdk.ask(client)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(async_by_closing, stream)
+                while not upstream.sent:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
                 await anyio.sleep(0.15)
                 tasks.cancel_scope.cancel()
             return report_of(stream)
 
     with left(upstream, sdk):
-        report = sdk.run(program, upstream, body, guard(instant=False, delay=0.4))
+        report = sdk.run(program, upstream, body, by)
     assert report.ended is Ended.CLIENT_LEFT
     assert report.reasoning.released == 0
 
@@ -124,7 +131,7 @@ def test_leaving_does_not_wait_longer_than_a_judge_may_take(sdk: Sdk, upstream: 
         next(iter(stream))
         began = time.monotonic()
         stream.close()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
     assert report_of(stream).reasoning.withheld > 0
 
 
@@ -146,14 +153,21 @@ def test_a_task_that_is_cancelled_before_the_first_byte_leaves_nothing(
     upstream.play(Script([], wait=wait, hold_open=True))
 
     async def body(client: Any) -> None:
-        with anyio.move_on_after(0.15) as scope:
+        async def read() -> None:
             async for _ in await sdk.ask(client):
                 pass
-        assert scope.cancelled_caught
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            with anyio.fail_after(20):
+                while not upstream.requests:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+            await anyio.sleep(0.1)
+            tasks.cancel_scope.cancel()
         assert not client._client._transport._pool.connections
 
     sdk.run(program, upstream, body, guard(instant=False))
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
 
 
 @pytest.mark.parametrize("program", PROGRAMS[1:])
@@ -172,4 +186,4 @@ def test_a_task_that_is_cancelled_at_any_time_of_an_abort_gets_nothing_unjudged(
             assert not connections(client)
 
     sdk.run(program, upstream, body, guard(instant=False, delay=0.03))
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)

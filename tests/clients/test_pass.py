@@ -54,12 +54,15 @@ def test_harmless_streams_pass_byte_for_byte(
     assert raw_bytes(upstream, guard(instant=instant)) == raw_bytes(upstream, None) == b"".join(script)
 
 
-def test_a_harmless_body_passes_byte_for_byte(upstream: Upstream) -> None:
+@pytest.mark.parametrize("instant", [True, False], ids=["judge in place", "judge on its loop"])
+def test_a_harmless_body_passes_byte_for_byte(instant: bool, upstream: Upstream) -> None:
     body = completion(
-        {"reasoning_content": "".join(reasoning()), "content": "It is fine.", "extra": {"a": [1]}}
+        {"reasoning_content": "".join(reasoning()), "content": "It is fine.", "extra": {"a": [1]}},
+        {"reasoning_content": "", "content": "".join(reasoning())},
     )
     upstream.play(Script([body[:90], body[90:]], content_type="application/json"))
-    assert raw_bytes(upstream, guard(), stream=False) == raw_bytes(upstream, None, stream=False) == body
+    by = guard(instant=instant)
+    assert raw_bytes(upstream, by, stream=False) == raw_bytes(upstream, None, stream=False) == body
 
 
 @pytest.mark.parametrize("way", [*STREAMED, "whole"])
@@ -105,7 +108,7 @@ def test_a_redacted_thought_shows_its_notice_once_and_the_safe_answer_follows(
     program: str, way: str, upstream: Upstream
 ) -> None:
     upstream.play(Script(chat(reasoning(harm_in=4), ANSWER)))
-    outcome = ask(program, way, upstream, guard(reasoning=REDACT, notice="[gone]"))
+    outcome = ask(program, way, upstream, guard(reasoning=REDACT, notice="[gone]", join_after=60))
     assert outcome.account.aborted is None
     thought = outcome.reasoning[0]
     assert thought == "".join(reasoning(harm_in=4))[: len(thought) - len("[gone]")] + "[gone]"

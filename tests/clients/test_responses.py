@@ -226,7 +226,7 @@ def test_a_redacted_thought_shows_a_notice(
     program: str, way: str, sealed: dict[str, str], upstream: Upstream
 ) -> None:
     play(upstream, way, summary(reasoning(harm_in=4), **sealed), message(*ANSWER), call("{}"))
-    out = ask(program, way, upstream, guard(reasoning=REDACT, notice="[gone]"))
+    out = ask(program, way, upstream, guard(reasoning=REDACT, notice="[gone]", join_after=60))
     assert out.account.aborted is None
     assert (out.calls, out.status, out.usage) == ([], "completed", 14)
     answer = "".join(ANSWER)
@@ -484,7 +484,7 @@ def test_a_client_that_leaves_closes_the_upstream(program: str, upstream: Upstre
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Async generator '(openai|http)", ResourceWarning)
         report = leave() if program == "sync" else anyio.run(leave_async, backend=program)
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
     assert upstream.sent < len(ENDLESS) / 2
     assert report.ended is Ended.CLIENT_LEFT
     assert report.reasoning.judged == report.reasoning.seen > 0
@@ -496,7 +496,7 @@ def test_an_abort_closes_the_upstream(program: str, upstream: Upstream) -> None:
     upstream.play(Script(frames, delay=0.002))
     out = ask(program, "create", upstream, guard(instant=False))
     assert out.account.ended is Ended.ABORTED
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
     assert upstream.sent < len(frames) / 2
 
 

@@ -108,7 +108,7 @@ def test_a_harmful_chat_ends_as_a_refusal(
     assert report.aborted is not None
     assert b"HARM" not in out
     assert choices_in(out)[-1]["finish_reason"] == "stop"
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
     assert upstream.sent < len(frames) / 2
 
 
@@ -210,7 +210,7 @@ def test_a_response_that_cannot_be_guarded_is_closed(
         with client, pytest.raises(WireError):
             client.post(upstream.url + CHAT, json=ASKED)
         # Before the client itself was closed:
-        assert upstream.finished.wait(2)
+        assert upstream.finished.wait(20)
 
     async def main() -> None:
         async with client:

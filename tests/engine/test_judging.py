@@ -233,9 +233,9 @@ async def test_a_judge_that_hangs_is_cancelled_at_its_deadline(on_failure: Actio
     by = guard(AnyJudge(hangs), judge_timeout=0.1, on_failure=on_failure)
     began = time.monotonic()
     _, report = await read(by, CALM)
-    assert 0.1 <= time.monotonic() - began < 3
+    assert 0.1 <= time.monotonic() - began < 20
     assert isinstance(report.windows[0].error, JudgeTimeout)
-    assert 0.1 <= report.windows[0].latency < 3
+    assert 0.1 <= report.windows[0].latency < 20
     assert len(cancelled) == 1
     assert (report.ended is Ended.ABORTED) == (on_failure is Action.ABORT)
 
@@ -251,7 +251,7 @@ async def test_a_judge_that_will_not_be_cancelled_is_given_up() -> None:
                 pass
         return SAFE
 
-    with anyio.fail_after(3):
+    with anyio.fail_after(20):
         [event], _ = await read(guard(AnyJudge(will_not), judge_timeout=0.1), CALM)
     released.set()
     assert isinstance(event, Aborted)

@@ -167,7 +167,8 @@ async def test_a_source_may_give_several_events_at_once(read: Read, judge: type[
     assert await read(Guard(judge=judge()).stream(several_at_once(RESPONSE))) == RESPONSE
 
 
-async def test_a_batch_is_all_that_may_leave_by_now() -> None:
+async def test_a_batch_is_all_that_may_leave_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shieldguard.driving.TURN", 60.0)  # as this machine may be slow
     stream = Guard(judge=InstantScriptedJudge()).stream(several_at_once(RESPONSE))
     assert await stream.next_batch() == RESPONSE[:3]
     assert await stream.next_batch() == RESPONSE[3:]
@@ -257,21 +258,21 @@ async def test_what_is_no_async_iterable_is_refused_at_once() -> None:
 @pytest.mark.parametrize("read", [bare, entered])
 async def test_a_tool_call_over_the_bound_ends_the_response(read: Read) -> None:
     stream = guard(max_held=50, max_wait=0.1).stream(scripted_stream([ToolCall("x" * 60), Answer("Done.")]))
-    with anyio.fail_after(0.5):
+    with anyio.fail_after(20):
         [event] = await read(stream)
     assert isinstance(event, Aborted)
     assert event.cause is AbortCause.BOUND
     assert isinstance(event.error, BoundExceeded)
 
 
-@pytest.mark.parametrize("max_wait", [3, None])
+@pytest.mark.parametrize("max_wait", [60, None])
 @pytest.mark.parametrize("read", [bare, entered])
 async def test_a_text_that_reaches_the_bound_before_a_cut_goes_on_at_once(
     read: Read, max_wait: float | None
 ) -> None:
     source = scripted_stream([Reasoning("x" * 60), Answer("Done.")])
     policy = Policy(max_held=50, max_wait=max_wait)
-    with anyio.fail_after(0.5):
+    with anyio.fail_after(20):
         events = await read(Guard(judge=InstantScriptedJudge(), policy=policy).stream(source))
     assert text(events, Answer) == "Done."
 
@@ -284,7 +285,7 @@ async def test_how_a_text_came_in_pieces_changes_nothing(
 ) -> None:
     thought = "calm " * 20 + "DOUBT " + "calm " * 20 + "HARM " + "calm " * 20
     whole: list[SourceEvent] = [Reasoning(thought), Answer("Never.")]
-    expected, by = guard(), guard(judge, join_after=5)
+    expected, by = guard(join_after=60), guard(judge, join_after=60)
     *before, last = await bare(expected.stream(scripted_stream(whole)))
     *released, end = await read(by.stream(scripted_stream(list(rechunk(whole, seed)))))
     assert (text(released, Reasoning), end) == (text(before, Reasoning), last)

@@ -139,6 +139,14 @@ async def until(happened: Callable[[], object]) -> None:
     pytest.fail("it did not happen")
 
 
+async def give_up_reading(stream: GuardedStream, *, when: Callable[[], object]) -> None:
+    """The task that reads is cancelled, whatever it waits for."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anext, stream)
+        await until(when)
+        tasks.cancel_scope.cancel()
+
+
 def thought(windows: int) -> list[SourceEvent]:
     """Events that lie athwart the windows, and a tail too short for one."""
     return [*[Reasoning("calm "), Reasoning("calm calm ")] * windows, Reasoning("tail")]
@@ -187,13 +195,12 @@ async def test_what_comes_to_light_after_the_client_left_is_in_the_report(read: 
 async def test_leaving_waits_for_a_judge_that_hangs_only_until_the_deadline(entering: bool) -> None:
     source = Source(*thought(20))
     judge = GatedJudge()
-    stream = guard(judge, judge_timeout=0.2, on_failure="flag", join_after=60).stream(source)
+    stream = guard(judge, judge_timeout=0.5, on_failure="flag", join_after=60).stream(source)
     began = time.monotonic()
     async with stream if entering else nullcontext():
-        with anyio.move_on_after(0.02):
-            await anext(stream)
+        await give_up_reading(stream, when=lambda: judge.running)
     await stream.aclose()
-    assert time.monotonic() - began < 2  # twenty windows would take twice that
+    assert time.monotonic() - began < 5  # twenty windows would take twice that
     assert source.closed == 1
     assert stream.report.reasoning.judged == 0
     assert stream.report.reasoning.withheld == stream.report.reasoning.seen > 0
@@ -204,8 +211,7 @@ async def test_the_source_is_closed_before_the_tail_is_judged() -> None:
     source = Source(*thought(2))
     judge = GatedJudge()
     stream = guard(judge).stream(source)
-    with anyio.move_on_after(0.05):
-        await anext(stream)
+    await give_up_reading(stream, when=lambda: judge.running)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stream.aclose)
         await until(lambda: source.closed)
@@ -245,8 +251,7 @@ async def test_a_stream_closed_by_two_tasks_at_once_is_closed_once() -> None:
     judge = GatedJudge()
     source = Source(*thought(2))
     stream = guard(judge).stream(source)
-    with anyio.move_on_after(0.05):
-        await anext(stream)
+    await give_up_reading(stream, when=lambda: judge.running)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stream.aclose)
         tasks.start_soon(stream.aclose)
@@ -366,7 +371,7 @@ async def test_a_stream_whose_closing_was_cancelled_can_be_closed(anyio_backend:
     source = Source(*thought(2))
     stream = guard(GatedJudge(), judge_timeout=0.2).stream(source)
     await cancelled_twice(stream, lambda: source.closed)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         report = await stream.final_report()
     assert report.ended in (Ended.CLIENT_LEFT, Ended.ABORTED)  # which of two deadlines is the first
 
@@ -376,7 +381,7 @@ async def test_a_stream_whose_source_was_cancelled_while_it_closed_is_over(anyio
     source = SlowSource(CALM)
     stream = guard(InstantScriptedJudge()).stream(source)
     await cancelled_twice(stream, source.closing.is_set)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await stream.aclose()
         assert await bare(stream) == []
 
@@ -424,11 +429,10 @@ async def test_abandoned_streams_leave_no_task_no_judgement_and_no_thread() -> N
     streams = []
     for _ in range(20):
         streams.append(by.stream(Source(*thought(5))))
-        with anyio.move_on_after(0.005):
-            await anext(streams[-1])
-    await until(lambda: judge.running == 20)
+        await give_up_reading(streams[-1], when=lambda: judge.running == len(streams))
+    assert judge.running == 20
     freed = [weakref.ref(stream) for stream in streams]
-    del streams
+    streams.clear()
     gc.collect()
     await until(lambda: judge.running == 0)
     await until(lambda: all(stream() is None for stream in freed))
@@ -492,7 +496,7 @@ async def test_a_source_that_never_closes_is_given_up(
     monkeypatch.setattr("shieldguard.stream._CLOSING", 0.1)
     source = HangingSource(CALM, mark)
     stream = guard(InstantScriptedJudge(MARKS)).stream(source)
-    with anyio.fail_after(3):
+    with anyio.fail_after(20):
         async with stream:
             assert await anext(stream) == CALM
             await anext(stream)
@@ -546,15 +550,15 @@ async def generator(closed: list[str]) -> AsyncIterator[SourceEvent]:
 async def test_an_abort_closes_a_source_that_has_fallen_silent_within_ten_milliseconds(
     read: Read, source: Callable[[], AsyncIterator[SourceEvent]], judge: ScriptedJudge
 ) -> None:
-    closed_after = []
-    for _ in range(3):  # the best of three, as other programs run on this machine too
+    for _ in range(10):  # one of ten has to, as other programs run on this machine too
         stream = guard(judge).stream(source())
         with anyio.fail_after(5):
             *_, last = await read(stream)
         assert isinstance(last, Aborted)
         assert stream.report.closed_after is not None
-        closed_after.append(stream.report.closed_after)
-    assert min(closed_after) < 0.010
+        if stream.report.closed_after < 0.010:
+            return
+    pytest.fail("the source was closed too late each time")
 
 
 @each_judge
@@ -622,7 +626,7 @@ async def test_a_generator_is_closed_without_a_word_while_another_task_reads_it(
 async def test_a_stream_closed_by_one_task_ends_for_the_task_that_reads_it() -> None:
     source = Source(CALM)
     stream = guard(ScriptedJudge(delay=0.2)).stream(source)
-    with anyio.fail_after(2):
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(bare, stream)
             await until(lambda: not source.left)
@@ -643,7 +647,7 @@ async def test_where_no_verdict_is_awaited_the_reader_ends_with_the_next_item_an
             closed.append("by its reader")
 
     stream = guard(InstantScriptedJudge()).stream(source())
-    with anyio.fail_after(2):
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(bare, stream)
             await until(lambda: stream.report.reasoning.seen)

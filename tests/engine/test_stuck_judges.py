@@ -77,7 +77,7 @@ import os
 from shieldguard import Answer, Guard, Policy, Reasoning
 from shieldguard.testing import ScriptedJudge
 
-guard = Guard(judge=ScriptedJudge(delay=0.001), policy=Policy(judge_timeout=2))
+guard = Guard(judge=ScriptedJudge(delay=0.001), policy=Policy(judge_timeout=15))
 
 def run():
     with guard.stream_sync([Reasoning("A thought."), Answer("The answer.")]) as stream:

@@ -49,7 +49,7 @@ def new() -> Callable[[], set[threading.Thread]]:
     return lambda: threads() - before
 
 
-def ends(new: Callable[[], object], within: float = 2.0) -> bool:
+def ends(new: Callable[[], object], within: float = 20.0) -> bool:
     until = time.monotonic() + within
     while new() and time.monotonic() < until:
         time.sleep(0.01)
@@ -125,9 +125,7 @@ async def test_the_threads_of_guards_that_async_streams_were_read_with_end(
         async with guard(ScriptedJudge(delay=0.001)).stream(scripted_stream([CALM, FINE])) as stream:
             assert [event async for event in stream] == [CALM, FINE]
     del stream
-    with anyio.fail_after(2):
-        await anyio.to_thread.run_sync(ends, new)
-    assert new() == set()
+    assert await anyio.to_thread.run_sync(ends, new)
 
 
 def test_a_stream_keeps_the_thread_it_needs(new: Callable[[], set[threading.Thread]]) -> None:
@@ -143,11 +141,12 @@ def test_a_stream_keeps_the_thread_it_needs(new: Callable[[], set[threading.Thre
 def test_a_judgement_in_flight_is_given_up_with_its_stream_and_its_guard(
     new: Callable[[], set[threading.Thread]],
 ) -> None:
-    cancelled = threading.Event()
+    asked, cancelled = threading.Event(), threading.Event()
 
     class Hangs(ScriptedJudge):
         async def judge(self, window: Window) -> Verdict:
             try:
+                asked.set()
                 await anyio.sleep(60)
                 return self.answer(window)
             finally:
@@ -155,8 +154,9 @@ def test_a_judgement_in_flight_is_given_up_with_its_stream_and_its_guard(
 
     stream = guard(Hangs(), release="lag").stream_sync([CALM] * 5)
     next(stream)
+    assert asked.wait(20)
     del stream
-    assert cancelled.wait(2)
+    assert cancelled.wait(20)
     assert ends(new)
 
 
@@ -168,7 +168,7 @@ def test_verdicts_of_a_shadow_are_recorded_though_its_guard_is_gone(
     assert list(by.stream_sync([CALM] * 3)) == [CALM] * 3
     del by
     gc.collect()
-    assert reports.closed.wait(2)
+    assert reports.closed.wait(20)
     assert reports[0].reasoning.judged == 30
     assert ends(new)
 
@@ -217,7 +217,7 @@ def test_a_guard_goes_on_after_a_judge_has_hung(new: Callable[[], set[threading.
             await anyio.sleep(60 if window.query == "hang" else 0)
             return self.answer(window)
 
-    by = guard(Judge(), judge_timeout=0.05)
+    by = guard(Judge(), judge_timeout=1.5)
     [event] = by.stream_sync([CALM], query="hang")
     assert isinstance(event, Aborted)
     assert list(by.stream_sync([CALM], query="go on")) == [CALM]

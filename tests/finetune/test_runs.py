@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- cut off -----------------------------------------------------------------------------------------
 
 
+def whole_checkpoints(out: Path) -> list[Path]:
+    """Those that were written to their end, the last one last."""
+    found = []
+    for state in out.glob("checkpoints/checkpoint-*/trainer_state.json"):
+        with suppress(ValueError):
+            json.loads(state.read_text())
+            found.append(state.parent)
+    return sorted(found, key=lambda folder: int(folder.name[11:]))
+
+
 def killed_after_its_first_checkpoint(*arguments: object, out: Path) -> None:
     """Run the command, and kill it while it trains."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "adapters")])
@@ -70,7 +81,7 @@ def killed_after_its_first_checkpoint(*arguments: object, out: Path) -> None:
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 240
-    while not list(out.glob("checkpoints/checkpoint-*/trainer_state.json")):
+    while not whole_checkpoints(out):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -87,7 +98,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(blank: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match="cannot load"):
         LocalJudge(out)
     # As if it had been killed while it wrote the next one.
-    [whole] = sorted(out.glob("checkpoints/checkpoint-*"), key=lambda folder: int(folder.name[11:]))[-1:]
+    whole = whole_checkpoints(out)[-1]
     shutil.copytree(whole, whole.with_name("checkpoint-59"))
     (whole.with_name("checkpoint-59") / "trainer_state.json").write_text('{"epoch": 1.')
 

@@ -166,7 +166,7 @@ def test_a_harmful_thought_is_an_error_and_runs_no_tool(
 def test_an_abort_closes_the_response_early(upstream: Upstream) -> None:
     upstream.play(Script(content(*map(thought, HARM), *map(said, ["word "] * 400)), delay=0.005))
     run("streamed", GuardedLlm(gemini(upstream), guard()))
-    assert upstream.finished.wait(5)
+    assert upstream.finished.wait(20)
     assert upstream.sent < len(HARM) + 400
 
 

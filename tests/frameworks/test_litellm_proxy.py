@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ pytest.importorskip("anthropic")
 import anthropic
 
 from tests.clients.rig import QUESTION, reasoning
+from tests.ports import free_port
 from tests.upstream import Script, Upstream, chat, completion
 from tests.wire import messages, responses
 
@@ -51,8 +51,7 @@ def proxy(server: Upstream, heard: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("proxy")
     log, config = folder / "log", folder / "config.yaml"
     config.write_text((ROOT / "examples/litellm/config.yaml").read_text() + LOGGER)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", "import litellm; litellm.run_server()", "--config"]
     environment = {
         **os.environ,
@@ -241,7 +240,7 @@ def test_loggers_are_told_no_text(
 def test_the_model_is_stopped(proxy: str, upstream: Upstream, route: str, model: str, api: str) -> None:
     play(upstream, api, True, reasoning(sentences=60, harm_in=3), delay=0.02)
     ask(proxy, route, model, True)
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
     assert upstream.sent < len(upstream.script.pieces) / 2
 
 
@@ -251,7 +250,7 @@ def test_a_client_that_leaves_stops_the_model(proxy: str, upstream: Upstream) ->
         stream = client.chat.completions.create(model="m", messages=QUESTION, stream=True)
         next(iter(stream))
         stream.close()
-    assert upstream.finished.wait(5)
+    assert upstream.finished.wait(20)
     assert upstream.sent < len(upstream.script.pieces)
 
 

@@ -38,7 +38,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "shieldguard-generate"]
 
 
-def comes_true(condition: Callable[[], object], *, within: float = 5.0) -> bool:
+def comes_true(condition: Callable[[], object], *, within: float = 20.0) -> bool:
     until = time.monotonic() + within
     while not condition():
         if time.monotonic() > until:

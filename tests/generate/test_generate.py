@@ -330,7 +330,7 @@ def test_no_tensor_is_left(local: Local, fails_at: int | None) -> None:
         error = raised
     assert (error is None) is (fails_at is None)
     assert comes_true(lambda: not threads())
-    assert living() == before
+    assert living() <= before  # some of what there was may have been freed
     assert prompt() is None
     assert made.report.ended is (Ended.COMPLETE if fails_at is None else Ended.SOURCE_FAILED)
 

@@ -99,7 +99,7 @@ def proxied(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
-        with httpx2.Client(timeout=10, trust_env=False, verify=False) as client:
+        with httpx2.Client(timeout=20, trust_env=False, verify=False) as client:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             yield Proxied(url, server, app.routes[-1].app, client, lines.lines)  # type: ignore[attr-defined]
     finally:
@@ -122,7 +122,7 @@ def parted(body: bytes) -> tuple[bytes, dict[str, str]]:
     return came, dict(line.strip().split(": ", 1) for line in lines)
 
 
-def raw(url: str, data: bytes, *, seconds: float = 5) -> bytes:
+def raw(url: str, data: bytes, *, seconds: float = 20) -> bytes:
     """What comes back for these bytes, until the other side closes."""
     with connected(url, seconds=seconds) as connection:
         connection.sendall(data)
@@ -130,7 +130,7 @@ def raw(url: str, data: bytes, *, seconds: float = 5) -> bytes:
 
 
 @contextmanager
-def connected(url: str, *, seconds: float = 5) -> Iterator[socket.socket]:
+def connected(url: str, *, seconds: float = 20) -> Iterator[socket.socket]:
     address = httpx2.URL(url)
     assert address.port is not None
     with socket.create_connection((address.host, address.port), timeout=seconds) as connection:
@@ -182,7 +182,7 @@ def _answered(connection: socket.socket, answer: Callable[[socket.socket, bytes]
         answer(connection, data)
 
 
-def until(true: Callable[[], object], *, seconds: float = 5) -> bool:
+def until(true: Callable[[], object], *, seconds: float = 20) -> bool:
     """Whether it becomes true."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:

@@ -12,6 +12,7 @@ import pytest
 
 from shieldguard import JudgeError
 from tests.clients.rig import reasoning
+from tests.ports import unheard
 from tests.proxy.rig import CHAT, QUESTION, Proxied, connected, parted, proxied, read_all, sockets, until
 from tests.upstream import DONE, Script, Upstream, chat
 
@@ -40,9 +41,7 @@ def failing(data: bytes, *, by_reset: bool = False, seconds: float = 0) -> Any:
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with proxied(f"http://127.0.0.1:{port}") as proxy:
+    with unheard() as port, proxied(f"http://127.0.0.1:{port}") as proxy:
         response = proxy.ask()
         assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_failed")
         assert str(port) not in response.text
@@ -103,7 +102,7 @@ def test_it_closes_without_the_formats_end(frames: list[bytes], upstream: Upstre
 
 @pytest.mark.parametrize("before", [b"", HEAD, HEAD + chunked(FRAMES[1][:30])])
 def test_it_stalls(before: bytes) -> None:
-    with failing(before, seconds=2) as url, proxied(url, read_timeout=0.2) as proxy:
+    with failing(before, seconds=10) as url, proxied(url, read_timeout=0.5) as proxy:
         response = proxy.ask()
         assert (response.status_code, response.json()["error"]["code"]) == (504, "upstream_timeout")
         assert until(proxy.is_idle)
@@ -111,7 +110,7 @@ def test_it_stalls(before: bytes) -> None:
 
 def test_it_stalls_in_the_middle() -> None:
     sent = HEAD + b"".join(map(chunked, FRAMES[:40]))
-    with failing(sent, seconds=2) as url, proxied(url, read_timeout=0.2) as proxy:
+    with failing(sent, seconds=10) as url, proxied(url, read_timeout=0.5) as proxy:
         with pytest.raises(httpx2.RemoteProtocolError):
             proxy.ask()
         assert until(lambda: "ReadTimeout" in str(proxy.log))
@@ -148,7 +147,7 @@ def test_frames_that_cannot_be_read_end_it(frame: bytes, upstream: Upstream, pro
 
 
 def test_a_client_leaves_before_the_first_byte(upstream: Upstream) -> None:
-    with failing(b"", seconds=3) as url, proxied(url) as proxy:
+    with failing(b"", seconds=20) as url, proxied(url) as proxy:
         with connected(proxy.url) as connection:
             connection.sendall(_request())
             assert until(lambda: not proxy.is_idle())
@@ -160,11 +159,11 @@ def test_a_client_leaves_before_the_first_byte(upstream: Upstream) -> None:
 def test_a_client_leaves_in_mid_hold(upstream: Upstream) -> None:
     """All that came is held by a judge that takes its time."""
     with proxied(upstream, delay=0.4) as proxy:
-        upstream.play(Script(FRAMES[1:], delay=0.002))
+        upstream.play(Script(FRAMES[1:], hold_open=True))
         with connected(proxy.url) as connection:
             connection.sendall(_request())
             assert until(lambda: proxy.metric("shieldguard_windows_waiting") > 0)
-        assert upstream.finished.wait(2)
+        assert upstream.finished.wait(20)
         assert upstream.closed_at is not None
         assert until(proxy.is_idle)
         assert until(lambda: '"ended": "client_left"' in str(proxy.log))
@@ -172,13 +171,13 @@ def test_a_client_leaves_in_mid_hold(upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("by_reset", [True, False])
 def test_a_client_leaves_in_mid_stream(by_reset: bool, upstream: Upstream, proxy: Proxied) -> None:
-    upstream.play(Script(FRAMES, delay=0.01))
+    upstream.play(Script(FRAMES, delay=0.05))
     with connected(proxy.url) as connection:
         connection.sendall(_request())
         connection.recv(100)
         if by_reset:
             reset(connection)
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
     assert upstream.closed_at is not None
     assert upstream.sent < len(FRAMES) / 2
     assert until(proxy.is_idle)
@@ -194,11 +193,11 @@ def test_a_client_leaves_in_the_middle_of_its_request(upstream: Upstream, proxy:
 
 
 def test_a_client_leaves_what_is_passed_unguarded(upstream: Upstream, proxy: Proxied) -> None:
-    upstream.play(Script([b"{}"] * 300, delay=0.01, content_type="application/json"))
+    upstream.play(Script([b"{}"] * 300, delay=0.05, content_type="application/json"))
     with connected(proxy.url) as connection:
         connection.sendall(b"GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n")
         connection.recv(100)
-    assert upstream.finished.wait(2)
+    assert upstream.finished.wait(20)
     assert upstream.closed_at is not None
 
 
@@ -235,12 +234,12 @@ def test_readyz_asks_a_judge_that_was_not_asked_for_long(
         asked.append(window.text)
         return 0.0
 
-    monkeypatch.setattr("shieldguard_adapters.proxy.readiness._FRESH", 0.3)
+    monkeypatch.setattr("shieldguard_adapters.proxy.readiness._FRESH", 60.0)
     with proxied(upstream, marks=judge) as proxy:
         for _ in range(5):
             assert proxy.get("/readyz").status_code == 200
         assert len(asked) == 1
-        time.sleep(0.4)
+        monkeypatch.setattr("shieldguard_adapters.proxy.readiness._FRESH", 0.0)
         assert proxy.get("/readyz").status_code == 200
         assert len(asked) == 2
 
@@ -261,5 +260,5 @@ def test_a_client_that_takes_nothing_is_left(upstream: Upstream) -> None:
             upstream.play(Script([b"x" * 65536] * 500, content_type="application/json", status=503))
             connection.sendall(_request())
             assert until(lambda: "the client took nothing" in str(proxy.log))
-        assert upstream.finished.wait(2)
+        assert upstream.finished.wait(20)
         assert until(proxy.is_idle)

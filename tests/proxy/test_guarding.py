@@ -166,7 +166,7 @@ def test_a_judge_that_failed_is_told_too_and_verdicts_still_to_come_are_not(
         upstream.play(Script(chat(["One."], ["Two."])))
         _, told = parted(proxy.ask().content)
         assert (told["x-shieldguard-failures"], told.get("x-shieldguard-level")) == ("2", None)
-    with proxied(upstream, delay=0.5, policy={"release": "shadow"}) as proxy:
+    with proxied(upstream, delay=3, policy={"release": "shadow"}) as proxy:
         upstream.play(Script(chat(HARMFUL if harmful else THOUGHT, ANSWER)))
         _, told = parted(proxy.ask().content)
         assert (told["x-shieldguard-ended"], "x-shieldguard-level" in told) == ("complete", False)
@@ -387,7 +387,7 @@ def test_curl_asks(upstream: Upstream, proxy: Proxied) -> None:
 
 
 def test_it_counts(upstream: Upstream) -> None:
-    with proxied(upstream, policy={"release": "lag"}, instant=False) as proxy:
+    with proxied(upstream, policy={"release": "lag", "join_after": 60}, instant=False) as proxy:
         upstream.play(Script(chat(HARMFUL, ANSWER), delay=0.002))
         proxy.ask()
         kind = "chat completion"
@@ -404,7 +404,7 @@ def test_it_counts(upstream: Upstream) -> None:
 
 
 def test_windows_that_wait_are_counted(upstream: Upstream) -> None:
-    with proxied(upstream, delay=0.1, policy={"join_after": 10}) as proxy:
+    with proxied(upstream, delay=0.2, policy={"join_after": 10}) as proxy:
         upstream.play(Script(chat(THOUGHT, ANSWER)))
         with proxy.client.stream("POST", proxy.url + CHAT, json=QUESTION) as response:
             assert until(lambda: proxy.metric("shieldguard_windows_waiting") > 0)

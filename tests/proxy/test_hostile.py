@@ -19,9 +19,14 @@ BODY = json.dumps(QUESTION).encode()
 @pytest.fixture(scope="module")
 def wide(server: Upstream) -> Iterator[Proxied]:
     """Passes nearly all paths."""
-    with proxied(
-        server, pass_paths=["/files/*"], max_header=4096, max_body=2000, request_timeout=0.4
-    ) as proxy:
+    with proxied(server, pass_paths=["/files/*"], max_header=4096, max_body=2000) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def hurried(server: Upstream) -> Iterator[Proxied]:
+    """Does not wait for long."""
+    with proxied(server, max_body=2000, request_timeout=0.4) as proxy:
         yield proxy
 
 
@@ -181,37 +186,38 @@ def test_a_head_over_the_limit_is_refused(
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"POST /v1/ch", request(LENGTH, body=b"")[:-2], request(LENGTH, body=b"{")]
+    "sent",
+    [b"", b"POST /v1/ch", request(LENGTH, body=b"")[:-2], request(LENGTH, body=b"{")],
 )
-def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, wide: Proxied) -> None:
+def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, hurried: Proxied) -> None:
     began = time.monotonic()
-    with connected(wide.url) as connection:
+    with connected(hurried.url) as connection:
         connection.sendall(sent)
         answer = read_all(connection)
-    assert 0.3 < time.monotonic() - began < 4
+    assert 0.3 < time.monotonic() - began < 15
     assert answer == b"" or b" 408 " in answer
-    assert until(wide.is_idle)
+    assert until(hurried.is_idle)
 
 
-def test_neither_is_the_second_of_a_connection(upstream: Upstream, wide: Proxied) -> None:
+def test_neither_is_the_second_of_a_connection(upstream: Upstream, hurried: Proxied) -> None:
     upstream.play(Script([b"{}"], content_type="application/json"))
     first = b"GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n"
     began = time.monotonic()
-    with connected(wide.url) as connection:
+    with connected(hurried.url) as connection:
         connection.sendall(first)
         assert until(lambda: upstream.sent)
         time.sleep(0.6)  # longer than a head may take: a response may
         connection.sendall(first[:20])
         answer = read_all(connection)
     assert answer.count(b"HTTP/1.1 200") == 1
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("head", [f"POST {CHAT}", "POST /nowhere", "GET /healthz"])
-def test_neither_is_the_rest_of_one_that_is_answered(head: str, wide: Proxied) -> None:
+def test_neither_is_the_rest_of_one_that_is_answered(head: str, hurried: Proxied) -> None:
     """However steadily it comes."""
     began = time.monotonic()
-    with connected(wide.url) as connection:
+    with connected(hurried.url) as connection:
         sent = f"{head} HTTP/1.1\r\nhost: h\r\ncontent-length: 1999\r\ncontent-encoding: gzip\r\n\r\n"
         connection.sendall(sent.encode())
         assert connection.recv(65536).startswith(b"HTTP/1.1 ")
@@ -226,9 +232,9 @@ def test_neither_is_the_rest_of_one_that_is_answered(head: str, wide: Proxied) -
             except OSError:
                 return True
 
-        assert until(is_closed, seconds=4)
+        assert until(is_closed, seconds=15)
         assert time.monotonic() - began > 0.3
-    assert until(wide.is_idle)
+    assert until(hurried.is_idle)
 
 
 def test_what_comes_of_it_in_time_is_thrown_away_and_the_next_is_answered(wide: Proxied) -> None:

@@ -286,7 +286,7 @@ def test_a_recorder_that_is_let_go_blocks_no_loop(tmp_path: Path) -> None:
             [event async for event in stream]
         del stream
         gc.collect()
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while any(thread.name == "recorder" for thread in threading.enumerate()):  # noqa: ASYNC110
                 await anyio.sleep(0.01)
 

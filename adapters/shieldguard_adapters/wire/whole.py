@@ -2,10 +2,10 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from shieldguard import Aborted, Relabel, ReleasedEvent, SourceEvent, WireError
+from shieldguard import Aborted, Answer, Reasoning, Relabel, ReleasedEvent, SourceEvent, ToolCall, WireError
 from shieldguard_adapters.wire.codec import Termination
 
 MAX_BODY = 1 << 26
@@ -66,10 +66,26 @@ class WholeCodec(ABC):
         released = self._released
         if released and isinstance(released[-1], Aborted):
             return json.dumps(self._ending(released[-1])).encode()
-        own = self._unchanged
-        if len(released) == len(own) and all(map(lambda a, b: a is b, released, own)):
+        if _by_choice(released) == _by_choice(self._unchanged):
             return self._data
         return json.dumps(self._rewritten(released)).encode()
 
     def aside(self, lines: Sequence[str]) -> bytes:
         return b""
+
+
+def _by_choice(events: Iterable[SourceEvent | ReleasedEvent]) -> dict[object, list[tuple[object, str]]]:
+    """What each choice says, in its order. A text leaves in parts, each as soon as it was judged: those that
+    follow one another are one here."""
+    choices: dict[object, list[tuple[object, list[str]]]] = {}
+    for event in events:
+        said = choices.setdefault(event.choice, [])
+        if not isinstance(event, Reasoning | Answer | ToolCall):
+            said.append((event, []))
+            continue
+        text = type(event), event.block
+        if said and said[-1][0] == text:
+            said[-1][1].append(event.text)
+        else:
+            said.append((text, [event.text]))
+    return {choice: [(what, "".join(parts)) for what, parts in said] for choice, said in choices.items()}

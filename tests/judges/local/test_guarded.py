@@ -71,7 +71,7 @@ def test_what_a_stream_leaves_behind_is_freed(checkpoint: Path, upstream: Upstre
     upstream.play(Script(chat(thought(), ["Bread."])))
     for _ in range(3):
         ask("sync", "create", upstream, Guard(judge=judge, policy=PATIENT))
-    for _ in range(500):  # the judge's thread is told of the end, and comes to it
+    for _ in range(2000):  # the judge's thread is told of the end, and comes to it
         if not judge.usage.texts:
             break
         time.sleep(0.01)

@@ -158,10 +158,10 @@ def test_white_space_behind_the_thought_takes_no_room(short: LocalJudge, tail: s
 
 
 def test_of_far_more_than_finds_room_the_beginning_is_not_even_read(short: LocalJudge) -> None:
-    text = f"{CALM_TEXT} " * 20_000
+    text = f"{CALM_TEXT} " * 100_000
     began = time.monotonic()
     verdict = ask(short, f"{text} {HARM}")
-    assert time.monotonic() - began < 1  # tokenising all of it takes several
+    assert time.monotonic() - began < 5  # tokenising all of it takes several times as long
     assert verdict.level is RiskLevel.HARMFUL
     left_out = int("".join(filter(str.isdigit, verdict.analysis)))
     assert len(text) - 4096 < left_out < len(text)

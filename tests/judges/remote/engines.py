@@ -1,7 +1,6 @@
 """Real servers on loopback, each in a process of its own."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -9,6 +8,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.ports import free_port
 
 # What the template of the tests' checkpoint writes, but for the begin-of-text token.
 TEMPLATE = (
@@ -87,8 +88,3 @@ def is_healthy(url: str) -> bool:
             return bool(reply.status == 200)
     except OSError:
         return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

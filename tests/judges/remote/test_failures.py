@@ -1,5 +1,6 @@
 """Each way in which a server can fail, on real sockets."""
 
+import socket
 import ssl
 import subprocess
 import sys
@@ -27,7 +28,6 @@ from shieldguard import (
 )
 from shieldguard.config import GuardConfig
 from shieldguard.judges.remote import RemoteJudge
-from tests.judges.remote.engines import free_port
 from tests.judges.remote.rig import (
     HARMFUL,
     JSON,
@@ -40,6 +40,7 @@ from tests.judges.remote.rig import (
     servers,
     window,
 )
+from tests.ports import unheard
 from tests.upstream import DONE, Script, Upstream, chunk
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +66,13 @@ def _safe_again(one: Upstream, three: list[Upstream]) -> None:
 
 def asked(upstreams: list[Upstream]) -> list[int]:
     return [len(upstream.requests) for upstream in upstreams]
+
+
+async def asking(upstream: Upstream, count: int = 1) -> None:
+    """Come back once it is asked that often."""
+    with anyio.fail_after(20):
+        while len(upstream.requests) < count:  # noqa: ASYNC110
+            await anyio.sleep(0.005)
 
 
 # -- one server --------------------------------------------------------------------------------------
@@ -102,10 +110,11 @@ async def test_each_failure_has_its_type_and_says_what_happened(
 
 
 async def test_a_port_where_nobody_listens_is_named() -> None:
-    url = f"http://127.0.0.1:{free_port()}/v1"
-    async with judging(url) as judge:
-        with pytest.raises(JudgeUnreachable, match=url):
-            await judge.judge(window())
+    with unheard() as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        async with judging(url) as judge:
+            with pytest.raises(JudgeUnreachable, match=url):
+                await judge.judge(window())
 
 
 async def test_a_server_that_says_nothing_counts_as_failed(one: Upstream) -> None:
@@ -121,7 +130,7 @@ async def test_the_windows_deadline_holds(one: Upstream) -> None:
         began = time.monotonic()
         with pytest.raises(JudgeTimeout):
             await judge.judge(window(seconds=0.4))
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5  # of the ten that the answer takes
 
 
 async def test_a_busy_server_is_waited_for(one: Upstream) -> None:
@@ -133,12 +142,12 @@ async def test_a_busy_server_is_waited_for(one: Upstream) -> None:
 
 
 async def test_a_server_busy_beyond_the_deadline_is_not(one: Upstream) -> None:
-    one.play(reply({}, status=429, headers={"retry-after": "5"}))
+    one.play(reply({}, status=429, headers={"retry-after": "60"}))
     async with judging([one]) as judge:
         began = time.monotonic()
         with pytest.raises(JudgeBusy):
-            await judge.judge(window(seconds=2))
-        assert time.monotonic() - began < 1
+            await judge.judge(window(seconds=20))
+        assert time.monotonic() - began < 10
 
 
 async def test_a_connection_that_was_gone_is_made_anew(one: Upstream) -> None:
@@ -179,17 +188,19 @@ async def test_the_analysis_is_left_as_soon_as_the_judgment_is_there(one: Upstre
     async with judging([one], mode="full") as judge:
         verdict = await judge.judge(window())
         assert (verdict.level, verdict.analysis) == (RiskLevel.SAFE, "It is calm.")
-        assert await anyio.to_thread.run_sync(one.finished.wait, 2)
+        assert await anyio.to_thread.run_sync(one.finished.wait, 20)
     assert one.closed_at is not None
-    assert one.sent < 20
+    assert one.sent < 50
 
 
 async def test_cancelling_closes_the_request(one: Upstream) -> None:
     one.play(Script([b" "] * 200, delay=0.05, content_type=JSON))
     async with judging([one]) as judge:
-        with anyio.move_on_after(0.3):
-            await judge.judge(window())
-        assert await anyio.to_thread.run_sync(one.finished.wait, 2)
+        async with anyio.create_task_group() as group:
+            group.start_soon(judge.judge, window())
+            await asking(one)
+            group.cancel_scope.cancel()
+        assert await anyio.to_thread.run_sync(one.finished.wait, 20)
     assert one.closed_at is not None
 
 
@@ -203,9 +214,9 @@ async def test_closing_ends_what_is_judged(one: Upstream) -> None:
                     await judge.judge(window())
 
             group.start_soon(expect)
-            await anyio.sleep(0.2)
+            await asking(one)
             await judge.aclose()
-        assert await anyio.to_thread.run_sync(one.finished.wait, 2)
+        assert await anyio.to_thread.run_sync(one.finished.wait, 20)
         with pytest.raises(JudgeError, match="make a new one"):
             await judge.judge(window())
     assert one.closed_at is not None
@@ -288,7 +299,7 @@ async def test_a_stream_stays_with_its_replica_and_others_go_to_the_least_loaded
 
 async def test_a_dead_replica_is_passed_over_and_tried_again_later(three: list[Upstream]) -> None:
     first, *others = three
-    async with judging(three, retry_after=0.5) as judge:
+    async with judging(three, retry_after=3) as judge:
         await judge.judge(window(stream="a"))
         assert asked(three) == [1, 0, 0]
         first.play(reply({}, status=500))
@@ -297,7 +308,7 @@ async def test_a_dead_replica_is_passed_over_and_tried_again_later(three: list[U
         assert len(first.requests) == 1  # the one that failed
         assert sum(asked(others)) == 3
         first.play(SAFE)
-        await anyio.sleep(0.6)
+        await anyio.sleep(3.1)
         for stream in ("b", "c", "d"):
             await judge.judge(window(stream=stream))
         assert len(first.requests) > 0
@@ -372,12 +383,12 @@ async def test_no_more_connections_than_it_may_have(one: Upstream) -> None:
 
 
 async def test_one_window_too_many_is_refused_at_once(one: Upstream) -> None:
-    one.play(Script([b" ", *SAFE.pieces], delay=0.2, content_type=JSON))
+    one.play(Script([b" ", *SAFE.pieces], delay=1, content_type=JSON))
     async with judging([one], queue=2) as judge:
         async with anyio.create_task_group() as group:
             for number in range(2):
                 group.start_soon(judge.judge, window(stream=str(number)))
-            await anyio.sleep(0.1)
+            await asking(one, 2)
             with pytest.raises(JudgeBusy, match="queue=2"):
                 await judge.judge(window())
         await judge.judge(window())
@@ -396,7 +407,6 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     certificate.private_key_pem.write_to_path(folder / "key.pem")
     for number, blob in enumerate(certificate.cert_chain_pems):
         blob.write_to_path(folder / "cert.pem", append=number > 0)
-    port = free_port()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -407,18 +417,16 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            port=port,
             log_level="critical",
             lifespan="off",
             ssl_keyfile=str(folder / "key.pem"),
             ssl_certfile=str(folder / "cert.pem"),
         )
     )
-    thread = threading.Thread(target=server.run, daemon=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"https://127.0.0.1:{port}", folder / "ca.pem"
+    yield f"https://127.0.0.1:{listener.getsockname()[1]}", folder / "ca.pem"
     server.should_exit = server.force_exit = True
     thread.join(timeout=5)
 
