@@ -246,6 +246,7 @@ def _contents() -> list[bytes]:
         [contents.frame(*pair), contents.frame(*pair[:1], finishMessage="no HARM")],
         contents.content({"functionCall": {"name": "send", **partial}}, {"functionCall": {}}),
         [contents.frame(promptFeedback={"blockReason": "SAFETY"}), b'{"error": {"code": 500}}'],
+        [contents.frame(contents.candidate(contents.said("a"))), b'{"error": {"message": "raw HARM"}}'],
     ]
     return [b"".join(frames) for frames in seeds]
 
@@ -260,7 +261,7 @@ def _whole_contents() -> list[bytes]:
 
 
 def _of_candidates(parsed: dict[str, Any]) -> Any:
-    return parsed.get("candidates")
+    return [parsed.get("candidates"), parsed.get("error")]
 
 
 # -- Ollama ------------------------------------------------------------------------------------------

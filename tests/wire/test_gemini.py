@@ -11,6 +11,7 @@ from shieldguard import (
     Action,
     Answer,
     End,
+    Ended,
     Guard,
     Opaque,
     OpaqueKind,
@@ -207,7 +208,6 @@ def test_a_candidate_gives_its_events(held: dict[str, Any], events: list[Any]) -
         b"data: [DONE]\n\n",
         frame(),
         frame(promptFeedback={"blockReason": "SAFETY", "blockReasonMessage": "no"}),
-        b'data: {"error":{"code":429,"message":"later"}}\n\n',
         b'{\n "error": {\n  "code": 429\n }\n}\n\n',
     ],
     ids=repr,
@@ -215,6 +215,28 @@ def test_a_candidate_gives_its_events(held: dict[str, Any], events: list[Any]) -
 def test_what_holds_no_candidate_passes(raw: bytes) -> None:
     assert read(ContentStream(), [raw]) == [Passthrough()]
     assert unjudged(ContentStream(), [raw]) == raw
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", frame(candidate(said("Well."))), frame(candidate(finishReason="STOP"))]
+)
+@pytest.mark.parametrize("form", ["data: {}\n\n", "{}\n\n", "{}"])
+def test_an_error_in_mid_stream_is_judged_as_it_may_quote_the_model(form: str, begun: bytes) -> None:
+    def sent(text: str) -> bytes:
+        return form.format(
+            json.dumps({"error": {"code": 503, "message": text, "status": "UNAVAILABLE"}})
+        ).encode()
+
+    calm, harmful = sent("Busy."), sent("I could not read HARM")
+    assert guarded([begun, calm], codec=ContentStream())[0] == begun + calm
+    out, report = guarded([begun, harmful], codec=ContentStream())
+    assert report.ended is Ended.ABORTED
+    assert b"HARM" not in out
+    out, report = guarded([begun, harmful], guard(answer=REDACT), ContentStream())
+    assert report.ended is Ended.COMPLETE
+    assert b"HARM" not in out
+    last = json.loads(out.strip().rsplit(b"data: ")[-1])
+    assert last == {"error": {"code": 503, "message": NOTICE, "status": "FAILED_PRECONDITION"}}
 
 
 UNREADABLE: dict[str, bytes] = {

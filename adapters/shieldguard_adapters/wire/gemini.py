@@ -22,6 +22,7 @@ from shieldguard_adapters.wire.gemini_parts import (
     Piece,
     Readers,
     body_of,
+    error,
     fragment,
 )
 from shieldguard_adapters.wire.jsons import objects_at, parse_json, sse
@@ -105,7 +106,11 @@ class ContentStream:
         if self._termination is Termination.ERROR:
             # Where nothing has finished, the official client might go on from a token that it was given.
             finished = [{"finishReason": "SAFETY", "index": index} for index in indexes]
-            return begin + (sse({"candidates": finished}) if finished else b"") + sse(_error(aborted))
+            return (
+                begin
+                + (sse({"candidates": finished}) if finished else b"")
+                + sse({"error": error(aborted.notice)})
+            )
         if not indexes:
             return b""
         return begin + sse({**_refused(aborted, indexes, self._strict_output), **self._head})
@@ -131,7 +136,7 @@ class ContentBody(WholeCodec):
 
     def _ending(self, aborted: Aborted) -> dict[str, Any]:
         if self._termination is Termination.ERROR:
-            return _error(aborted)
+            return {"error": error(aborted.notice)}
         head = self._frame.body if self._frame else {}
         indexes = sorted(self._readers.indexes) or [0]
         return {**head, **_refused(aborted, indexes, self._strict_output)}
@@ -201,7 +206,3 @@ def _refused(aborted: Aborted, indexes: Sequence[int], strict_output: bool) -> d
         content["parts"] = [{"text": aborted.notice}]
     ending = {"content": content, "finishReason": "SAFETY", "finishMessage": aborted.notice}
     return {"candidates": [{**ending, "index": index} for index in indexes]}
-
-
-def _error(aborted: Aborted) -> dict[str, Any]:
-    return {"error": {"code": 400, "message": aborted.notice, "status": "FAILED_PRECONDITION"}}

@@ -28,7 +28,7 @@ from shieldguard import (
 )
 from shieldguard_adapters.wire.framing import parse_sse
 from shieldguard_adapters.wire.jsons import objects_at, parse_json, texts_in
-from shieldguard_adapters.wire.released import origin_of
+from shieldguard_adapters.wire.released import origin_of, said_by
 
 Slot: TypeAlias = int | str | None
 
@@ -49,6 +49,8 @@ _HEAD = frozenset(
         "error",
     }
 )
+_PARTED = frozenset({"candidates", "error"})  # of which a frame may leave in parts
+_ERROR = -1  # the block of an error in the place of candidates
 # What a candidate holds beside text. All else in it is judged.
 _METADATA = frozenset(
     {
@@ -147,6 +149,9 @@ class Readers:
             if index not in self._readers:
                 self._readers[index] = _Reader(index)
             frame.events += self._readers[index].read(frame, position)
+        if text := "\n".join(texts_in(frame.body.get("error"))):  # it may quote the model
+            choice = min(self._readers, default=0)
+            frame.events.append(Answer(text, choice=choice, block=_ERROR, origin=Piece(frame)))
         frame.events = frame.events or [Passthrough(origin=Piece(frame))]
         return frame.events
 
@@ -250,12 +255,26 @@ def fragment(frame: Frame, events: Sequence[ReleasedEvent], redacted: Set[int]) 
                 made |= {name: value for name, value in source.items() if name in _METADATA - left_out}
             made["index"] = index
             candidates.append({name: made[name] for name in (*source, *made) if name in made})
-    if not candidates:
+    parted: dict[str, Any] = {"candidates": candidates} if candidates else {}
+    if said := "".join(said_by(event) for event in events if origin_of(event, Piece).position < 0):
+        parted["error"] = error(said, frame.body["error"])
+    if not parted:
         return {}
-    body = {**frame.body, "candidates": candidates}
+    kept = {name: value for name, value in frame.body.items() if name in parted or name not in _PARTED}
+    body = {**kept, **parted}
     if events[-1] is not frame.events[-1]:
         body.pop("usageMetadata", None)
     return body
+
+
+def error(message: str, like: Any = None) -> dict[str, Any]:
+    """An error with this text, and the code of one like it."""
+    code = like.get("code") if isinstance(like, dict) else None
+    return {
+        "code": code if isinstance(code, int) else 400,
+        "message": message,
+        "status": "FAILED_PRECONDITION",
+    }
 
 
 def _candidate(source: dict[str, Any], events: Sequence[ReleasedEvent], redacted: bool) -> dict[str, Any]:
