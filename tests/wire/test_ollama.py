@@ -244,6 +244,13 @@ def _logprobs(*tokens: str) -> list[dict[str, Any]]:
     return [{"token": token, "logprob": -0.1, "bytes": list(token.encode())} for token in tokens]
 
 
+def test_no_error_is_none_in_a_line_that_is_written_anew() -> None:
+    by = guard(answer=REDACT)
+    line = chat_line("HARM", head={"error": None})
+    out, _ = guarded([line, chat_line("", done=True)], by, OllamaStream(CHAT))
+    assert [body["message"]["content"] for body in bodies_in(out)] == [by.policy.notice, ""]
+
+
 @pytest.mark.parametrize("make", [OllamaStream, OllamaBody])
 def test_log_probabilities_pass_beside_what_they_spell_out(make: Any) -> None:
     spelled = chat_line("Yes.", head={"logprobs": _logprobs("Yes", "."), "done": True})

@@ -295,7 +295,7 @@ def _fragment(
         else:
             said[str(key)] += getattr(event, "text", "")
     error = said.pop("error")
-    if error or "error" in source:
+    if error or source.get("error"):
         return {"error": error or "an error of the server's, which was withheld"}
     texts = {key: value for key, value in own.items() if key in _NOT_MESSAGE_TEXT}
     texts |= {key: text for key, text in said.items() if text or key == shape.answer}
