@@ -91,6 +91,9 @@ def test_windows_without_a_verdict_exit_with_2(run: Run) -> None:
         (("check", "--config", "broken.toml"), "cannot read the configuration"),
         (("check", "--config", "wrong.toml"), "policy.release"),
         (("check", "--judge", "wizard"), "choose 'cascade', 'embedded'"),
+        (("check", "--judge-options", '{"colour": 1}'), "does not take the options {'colour': 1}"),
+        (("demo", "--judge-options", "{"), "--judge-options '{' is no JSON"),
+        (("serve", "--judge", "local", "--judge-options", "[]"), "must be a JSON object"),
         (("check", "--judge", "tests.scripted:nobody"), "cannot be loaded"),
         (("check", "--judge", "nowhere:judge"), "cannot be loaded"),
         (("check", "--judge", "tests.scripted:not_a_judge"), "no `name`"),
@@ -156,6 +159,17 @@ def test_the_demonstration_for_people_shows_thought_verdicts_and_end(run: Run) -
     assert "Aborted for its risk" in done.stdout
     assert "Complete:" in done.stdout
     assert SCAM.answer[:40] not in done.stdout
+
+
+def test_options_of_the_judge_go_before_the_settings(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "guard.toml").write_text(
+        "[judge_options]\npotential = 1.0\nharmful = 1.0\n", encoding="utf-8"
+    )
+    known = ("check", "--config", "guard.toml")
+    done = run(*known, stdin=HARMFUL)
+    assert done.returncode == 0, done.stderr
+    nervous = run(*known, "--judge-options", '{"harmful": 0.0}', stdin=HARMFUL)
+    assert nervous.returncode == 1, nervous.stderr
 
 
 # -- with the judge that comes with shieldguard ------------------------------------------------------

@@ -30,7 +30,7 @@ from shieldguard import (
 )
 from shieldguard.config import GuardConfig, load_judge
 from shieldguard.recording import Recorder
-from shieldguard_adapters.choosing import json_object
+from shieldguard_adapters.choosing import chosen_judge, json_object
 from shieldguard_adapters.traces import Trace, load_trace, load_traces
 
 try:
@@ -61,6 +61,7 @@ Judge = Annotated[
     str | None,
     typer.Option(help="'embedded', 'local', 'remote', …, or 'package.module:factory' for one of your own."),
 ]
+JudgeOptions = Annotated[str, typer.Option(help="The judge's options, as JSON.")]
 Config = Annotated[Path | None, typer.Option(help="A TOML file with the guard's settings.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a trace, for machines.")]
 Record = Annotated[
@@ -73,6 +74,7 @@ Data = Annotated[Path, typer.Option(help="The folder with the labelled traces.")
 def demo(
     file: Annotated[str | None, typer.Option(help="A trace of your own, '-' for standard input.")] = None,
     judge: Judge = None,
+    judge_options: JudgeOptions = "{}",
     config: Config = None,
     pace: Annotated[float, typer.Option(min=0, help="Characters a second; 0 for as fast as can be.")] = 160,
     record: Record = None,
@@ -85,7 +87,7 @@ def demo(
 
     traces = [load_trace(file)] if file else list(ALL)
     with _recorder(record) as observers:
-        play(traces, _guard(config, judge, observers), Screen(Console(), as_json), pace=pace)
+        play(traces, _guard(config, judge, judge_options, observers), Screen(Console(), as_json), pace=pace)
 
 
 @app.command()
@@ -94,6 +96,7 @@ def check(
     query: Annotated[str | None, typer.Option(help="What the model was asked.")] = None,
     level: Annotated[float, typer.Option(help="The level from which a trace counts as harmful.")] = 1.0,
     judge: Judge = None,
+    judge_options: JudgeOptions = "{}",
     config: Config = None,
     record: Record = None,
     as_json: Json = False,
@@ -107,7 +110,7 @@ def check(
     trace = load_trace(file)
     asked = trace if query is None else replace(trace, query=query)
     with _recorder(record) as observers:
-        report = _check(asked, _guard(config, judge, observers))
+        report = _check(asked, _guard(config, judge, judge_options, observers))
     console = Console()
     if as_json:
         console.print_json(json.dumps(summary(report)), indent=None)
@@ -132,6 +135,7 @@ def serve(
         str | None, typer.Option(help="The model server's URL; for several, see the configuration.")
     ] = None,
     judge: Judge = None,
+    judge_options: JudgeOptions = "{}",
     config: Config = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="The port to listen on.")] = None,
@@ -149,7 +153,7 @@ def serve(
         "tls_certificate": tls_certificate,
         "tls_key": tls_key,
     }
-    settings = _settings(ServeConfig.load(config), judge)
+    settings = _settings(ServeConfig.load(config), judge, judge_options)
     run(settings.with_flags({name: flag for name, flag in flags.items() if flag is not None}))
 
 
@@ -166,7 +170,7 @@ def key() -> None:
 def eval_screen(
     data: Data,
     judge: Judge = None,
-    judge_options: Annotated[str, typer.Option(help="The judge's options, as JSON.")] = "{}",
+    judge_options: JudgeOptions = "{}",
     left_out: Annotated[
         list[str] | None,
         typer.Option(help="Only labelled traces of this source, of every split; can be repeated."),
@@ -243,8 +247,8 @@ def _options(given: str) -> dict[str, Any]:
     return options
 
 
-def _guard(config: Path | None, judge: str | None, observers: Sequence[Observer]) -> Guard:
-    return _settings(GuardConfig.load(config), judge).build(observers=observers)
+def _guard(config: Path | None, judge: str | None, options: str, observers: Sequence[Observer]) -> Guard:
+    return _settings(GuardConfig.load(config), judge, options).build(observers=observers)
 
 
 @contextmanager
@@ -259,11 +263,10 @@ def _recorder(file: Path | None) -> Iterator[Sequence[Observer]]:
         recorder.close()
 
 
-def _settings(settings: C, judge: str | None) -> C:
-    """The settings, with this judge instead of theirs."""
-    if judge is None or judge == settings.judge:
-        return settings
-    return settings.model_copy(update={"judge": judge, "judge_options": {}})
+def _settings(settings: C, judge: str | None, options: str) -> C:
+    """The settings, with this judge instead of theirs, or more options of it."""
+    name, given = chosen_judge(settings, judge, json_object(options))
+    return settings.model_copy(update={"judge": name, "judge_options": given})
 
 
 def _check(trace: Trace, guard: Guard) -> StreamReport:
