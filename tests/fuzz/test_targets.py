@@ -9,6 +9,7 @@ from tests.fuzz.shapes import reshaped
 from tests.fuzz.targets import TARGETS, seeds_of
 
 each_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+TWICE = "responses, whole thoughts"  # the codec of "responses", whose shapes take as long again
 SPLICES = st.tuples(
     st.integers(0, 5000),
     st.integers(0, 12),
@@ -23,7 +24,13 @@ def test_the_seeds_hold(target: Target) -> None:
         check(target, data)
 
 
-@each_target
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(one, id=one.name, marks=[pytest.mark.slow] if one.name == TWICE else [])
+        for one in TARGETS
+    ],
+)
 def test_json_of_any_shape_is_read_or_refused(target: Target) -> None:
     for stream in reshaped(target.seeds()):
         check_policies(target, stream)
