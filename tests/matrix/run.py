@@ -261,13 +261,8 @@ ENVIRONMENTS = (
         ("--editable", ".[demo,anthropic,local,serve]", TORCH, "gguf>=0.17", "trustme", *TOOLS),
         pytest(
             *("tests/clients/test_breaking.py", "tests/judges/local/test_measuring.py"),
-            *(
-                "tests/proxy/test_many.py",
-                "tests/test_examples.py",
-                "tests/fuzz/test_targets.py",
-                "-m",
-                "slow",
-            ),
+            *("tests/proxy/test_many.py", "tests/test_examples.py", "tests/fuzz/test_targets.py"),
+            *("-m", "slow"),
         ),
     ),
     Environment(
