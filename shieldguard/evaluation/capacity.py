@@ -21,7 +21,8 @@ PROMPT = 95
 MOST = 4096
 """Streams at once that are tried."""
 
-_SPAN = 30.0  # seconds that are played
+_SPAN = 30.0, 5.0  # seconds that are played, of few streams and of many
+_ENOUGH = 8000  # stream-seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,13 +136,14 @@ def lags(jobs: Sequence[Jobs], count: int, busy: float) -> Iterator[float]:
     """Of the windows of so many streams at once, drawn one after the other, each begun at a moment of its
     own; the judge takes windows in the order in which they are complete."""
     draw = random.Random(count)
+    span = max(min(_ENOUGH / count, _SPAN[0]), _SPAN[1])
     arrivals = []
     for _ in range(count):
         at: float | None = None
-        while at is None or at < _SPAN:
+        while at is None or at < span:
             one = draw.choice(jobs)
             at = -draw.random() * one.length if at is None else at
-            arrivals += [(at + came, took) for came, took in one.windows if 0 <= at + came < _SPAN]
+            arrivals += [(at + came, took) for came, took in one.windows if 0 <= at + came < span]
             at += one.length
     free = 0.0
     for came, took in sorted(arrivals):

@@ -9,7 +9,6 @@ from tests.fuzz.shapes import reshaped
 from tests.fuzz.targets import TARGETS, seeds_of
 
 each_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-TWICE = "responses, whole thoughts"  # the codec of "responses", whose shapes take as long again
 SPLICES = st.tuples(
     st.integers(0, 5000),
     st.integers(0, 12),
@@ -27,7 +26,7 @@ def test_the_seeds_hold(target: Target) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        pytest.param(one, id=one.name, marks=[pytest.mark.slow] if one.name == TWICE else [])
+        pytest.param(one, id=one.name, marks=[pytest.mark.slow] if "responses" in one.name else [])
         for one in TARGETS
     ],
 )
