@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
 
 from shieldguard import Message, QueryFrom
 from shieldguard_adapters.wire import (
@@ -19,17 +21,37 @@ from shieldguard_adapters.wire import (
 from shieldguard_adapters.wire.codec import Codec, Request
 from shieldguard_adapters.wire.endpoints import EVENT_STREAM, JSON, NDJSON, SSE, Api, Endpoint, Options
 
+Make: TypeAlias = Callable[[Request, Options], Codec]
+
+
+def _thinking(codec: Callable[..., Codec]) -> Make:
+    """For an API whose reasoning may come inline, between tags."""
+    return lambda _, options: codec(thinking=options.thinking, termination=options.termination)
+
+
+def _strict(codec: Callable[..., Codec]) -> Make:
+    """For an answer that may have to be parsed, so that nothing can be put into it."""
+    return lambda request, options: codec(
+        termination=options.termination, strict_output=not request.redactable
+    )
+
+
+def _signed(codec: Callable[..., Codec]) -> Make:
+    """The same where thoughts are signed: one that may be redacted goes whole or not at all."""
+    return lambda request, options: codec(
+        termination=options.termination,
+        whole_thoughts=options.redacts and request.redactable,
+        strict_output=not request.redactable,
+    )
+
+
 CHAT = Endpoint(
     path="/chat/completions$",
     noun="a chat completion",
     read_request=openai_chat.read_request,
     codecs={
-        SSE: lambda _, options: openai_chat.ChatStream(
-            thinking=options.thinking, termination=options.termination
-        ),
-        JSON: lambda _, options: openai_chat.ChatBody(
-            thinking=options.thinking, termination=options.termination
-        ),
+        SSE: _thinking(openai_chat.ChatStream),
+        JSON: _thinking(openai_chat.ChatBody),
     },
     error=lambda options: openai_chat.ChatError(termination=options.termination),
 )
@@ -43,14 +65,8 @@ MESSAGES = Endpoint(
     noun="a message",
     read_request=anthropic_parts.read_request,
     codecs={
-        SSE: lambda request, options: anthropic_messages.MessageStream(
-            termination=options.termination,
-            whole_thoughts=options.redacts and request.redactable,
-            strict_output=not request.redactable,
-        ),
-        JSON: lambda request, options: anthropic_messages.MessageBody(
-            termination=options.termination, strict_output=not request.redactable
-        ),
+        SSE: _signed(anthropic_messages.MessageStream),
+        JSON: _strict(anthropic_messages.MessageBody),
     },
 )
 
@@ -66,12 +82,8 @@ def _ollama(
         noun=noun,
         read_request=read_request,
         codecs={
-            NDJSON: lambda _, options: ollama.OllamaStream(
-                shape, thinking=options.thinking, termination=options.termination
-            ),
-            JSON: lambda _, options: ollama.OllamaBody(
-                shape, thinking=options.thinking, termination=options.termination
-            ),
+            NDJSON: _thinking(partial(ollama.OllamaStream, shape)),
+            JSON: _thinking(partial(ollama.OllamaBody, shape)),
         },
     )
 
@@ -81,15 +93,9 @@ OLLAMA_GENERATE = _ollama(
     "/api/generate$", "a text generated of a prompt", ollama.GENERATE, ollama.read_generate_request
 )
 
-_RESPONSE: Mapping[str, Callable[[Request, Options], Codec]] = {
-    SSE: lambda request, options: openai_responses.ResponseStream(
-        termination=options.termination,
-        whole_thoughts=options.redacts and request.redactable,
-        strict_output=not request.redactable,
-    ),
-    JSON: lambda request, options: openai_responses.ResponseBody(
-        termination=options.termination, strict_output=not request.redactable
-    ),
+_RESPONSE: Mapping[str, Make] = {
+    SSE: _signed(openai_responses.ResponseStream),
+    JSON: _strict(openai_responses.ResponseBody),
 }
 
 # A response is made, and can be had again, cancelled or deleted. The items that went into it are refused, as
@@ -123,9 +129,7 @@ CONTENT = Endpoint(
     noun="generated content",
     read_request=gemini.read_request,
     codecs={
-        JSON: lambda request, options: gemini.ContentBody(
-            termination=options.termination, strict_output=not request.redactable
-        ),
+        JSON: _strict(gemini.ContentBody),
     },
 )
 
@@ -135,9 +139,7 @@ CONTENT_STREAM = Endpoint(
     noun="a stream of generated content",
     read_request=gemini.read_request,
     codecs={
-        SSE: lambda request, options: gemini.ContentStream(
-            termination=options.termination, strict_output=not request.redactable
-        ),
+        SSE: _strict(gemini.ContentStream),
     },
 )
 
@@ -146,12 +148,8 @@ COHERE_CHAT = Endpoint(
     noun="a chat (version 2)",
     read_request=openai_chat.read_request,
     codecs={
-        SSE: lambda request, options: cohere_chat.MessageStream(
-            termination=options.termination, strict_output=not request.redactable
-        ),
-        JSON: lambda request, options: cohere_chat.MessageBody(
-            termination=options.termination, strict_output=not request.redactable
-        ),
+        SSE: _strict(cohere_chat.MessageStream),
+        JSON: _strict(cohere_chat.MessageBody),
     },
 )
 
@@ -159,24 +157,14 @@ CONVERSE = Endpoint(
     path="/model/.+/converse$",
     noun="a response of Converse",
     read_request=bedrock_parts.read_request,
-    codecs={
-        JSON: lambda request, options: bedrock_converse.ConverseBody(
-            termination=options.termination, strict_output=not request.redactable
-        )
-    },
+    codecs={JSON: _strict(bedrock_converse.ConverseBody)},
 )
 
 CONVERSE_STREAM = Endpoint(
     path="/model/.+/converse-stream$",
     noun="a response of ConverseStream",
     read_request=bedrock_parts.read_request,
-    codecs={
-        EVENT_STREAM: lambda request, options: bedrock_converse.ConverseStream(
-            termination=options.termination,
-            whole_thoughts=options.redacts and request.redactable,
-            strict_output=not request.redactable,
-        )
-    },
+    codecs={EVENT_STREAM: _signed(bedrock_converse.ConverseStream)},
 )
 
 OPENAI = Api(
