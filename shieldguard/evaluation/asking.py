@@ -41,7 +41,6 @@ class StoredVerdicts:
     ) -> None:
         self.judge = judge
         self._identity = json.loads(json.dumps(identity, default=str))
-        self.reused = 0
         self._known: dict[str, Answered] = {}
         self._loop = JudgeLoop(judge)
         self._file = file
@@ -59,7 +58,6 @@ class StoredVerdicts:
     def ask(self, window: Window) -> Answered:
         key, judge = _key(window), self.judge
         if (known := self._known.get(key)) is not None:
-            self.reused += 1
             return known
         if isinstance(judge, InstantJudge):
             return self._keep(key, _timed(lambda: judge.judge_now(window)))

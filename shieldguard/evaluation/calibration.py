@@ -60,8 +60,7 @@ def _score(odds: Sequence[float], hits: int, within: int) -> float:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """False aborts of 1,000 streams in one part of the data. `bound`: with 95 % confidence there are fewer.
-    `needed`: streams that it would take to show the target, with as many aborts in a thousand as here, and
-    without any."""
+    `needed`: streams that it would take to show the target, if none of them were aborted."""
 
     streams: int
     aborted: int
