@@ -29,7 +29,7 @@ from shieldguard_adapters.wire.codec import Termination
 from shieldguard_adapters.wire.errors import saying
 from shieldguard_adapters.wire.framing import SseFramer
 from shieldguard_adapters.wire.jsons import comment, parse_json, sse
-from shieldguard_adapters.wire.released import origin_of, said_by
+from shieldguard_adapters.wire.released import by_block, origin_of, said_by
 from shieldguard_adapters.wire.whole import WholeCodec
 
 
@@ -249,26 +249,16 @@ class MessageBody(WholeCodec):
         return [*events, End(str(body.get("stop_reason")))]
 
     def _rewritten(self, released: Sequence[ReleasedEvent]) -> dict[str, Any]:
-        blocks: dict[int, dict[str, Any]] = {}
-        texts: dict[int, str] = {}
-        left_out: set[int] = set()
-        notices: dict[str, int] = {}  # each once, where it comes first
-        for event in released:
-            index = getattr(event, "origin", None)
-            if not isinstance(index, int) or index in left_out:
-                continue
-            if isinstance(event, Redacted) and event.channel is not Channel.ANSWER:
-                left_out.add(index)
-                blocks.pop(index, None)
-                if notices.setdefault(event.notice, index) == index:
-                    blocks[index] = {"type": "text", "text": event.notice}
-                continue
-            source = self._body["content"][index]
-            block = blocks.setdefault(index, dict(source))
-            key = TEXT_BLOCKS.get(str(source.get("type")))
-            if key is not None and isinstance(event, Reasoning | Answer | Redacted):
-                texts[index] = texts.get(index, "") + said_by(event)
-                block[key] = texts[index]
+        kept, notices = by_block(released)
+        blocks: dict[int, dict[str, Any]] = {
+            index: {"type": "text", "text": notice} for index, notice in notices.items()
+        }
+        for index, events in kept.items():
+            blocks[index] = dict(self._body["content"][index])
+            key = TEXT_BLOCKS.get(str(blocks[index].get("type")))
+            texts = [said_by(event) for event in events if isinstance(event, Reasoning | Answer | Redacted)]
+            if key is not None and texts:
+                blocks[index][key] = "".join(texts)
         body = {**self._body, "content": [blocks[index] for index in sorted(blocks)]}
         called = any(block.get("type") == "tool_use" for block in body["content"])
         if body.get("stop_reason") == "tool_use" and not called:

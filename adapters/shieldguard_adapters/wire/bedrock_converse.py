@@ -37,7 +37,7 @@ from shieldguard_adapters.wire.bedrock_parts import (
 from shieldguard_adapters.wire.codec import Termination
 from shieldguard_adapters.wire.eventstream import EventStreamFramer, message_bytes, parse_message
 from shieldguard_adapters.wire.jsons import parse_json
-from shieldguard_adapters.wire.released import origin_of, said_by
+from shieldguard_adapters.wire.released import by_block, origin_of, said_by
 from shieldguard_adapters.wire.whole import WholeCodec
 
 T = TypeVar("T")
@@ -282,26 +282,12 @@ class ConverseBody(WholeCodec):
 def rewritten(body: dict[str, Any], released: Sequence[ReleasedEvent]) -> dict[str, Any]:
     """A response in one piece, with what these events hold."""
     source = blocks_of(body)
-    blocks: dict[int, dict[str, Any]] = {}
-    texts: dict[int, str] = {}
-    left_out: set[int] = set()
-    notices: dict[str, int] = {}  # each once, where it comes first
-    for event in released:
-        index = getattr(event, "origin", None)
-        if not isinstance(index, int) or index in left_out:
-            continue
-        if isinstance(event, Redacted) and event.channel is not Channel.ANSWER:
-            left_out.add(index)
-            blocks.pop(index, None)
-            if notices.setdefault(event.notice, index) == index:
-                blocks[index] = {TEXT: event.notice}
-            continue
-        blocks[index] = source[index]
-        if isinstance(event, Answer | Redacted):
-            texts[index] = texts.get(index, "") + said_by(event)
-    for index, text in texts.items():
-        if text != _answer(source[index]):
-            blocks[index] = {TEXT: text}
+    kept, notices = by_block(released)
+    blocks: dict[int, dict[str, Any]] = {index: {TEXT: notice} for index, notice in notices.items()}
+    for index, events in kept.items():
+        texts = [said_by(event) for event in events if isinstance(event, Answer | Redacted)]
+        is_whole = not texts or "".join(texts) == _answer(source[index])
+        blocks[index] = source[index] if is_whole else {TEXT: "".join(texts)}
     content = [blocks[index] for index in sorted(blocks)]
     message = {**body["output"]["message"], "content": content}
     called = any("toolUse" in block for block in content)
