@@ -36,3 +36,8 @@ def code_reasoning() -> Iterator[dict[str, Any]]:
 def may_ship(licence: str) -> bool:
     """Whether weights trained on a row under this licence may be given to users: not under an NC one."""
     return not _NON_COMMERCIAL.search(licence)
+
+
+def question(row: dict[str, Any]) -> str:
+    """What tells questions apart: the same for rows that may not stand on both sides of a split."""
+    return " ".join(row["query"].lower().split()) or str(row["id"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shieldguard.data_folder import code_reasoning, may_ship, rows
+from shieldguard.data_folder import code_reasoning, may_ship, question, rows
 from shieldguard.errors import ConfigError
 from shieldguard.events import Channel
 
@@ -75,8 +75,8 @@ def left_out(data: Path, sources: Collection[str]) -> list[LabelledText]:
     others = [row for row in to_train_on if row["source"] not in sources]
     for path in ("benign/ordinary", "benign/sensitive", "answers/qa"):
         others += [row for row in rows(data / f"{path}.jsonl.gz") if row["split"] != "test"]
-    asked = {_question(row) for row in others}
-    return [_rated(row) for row in labelled if row["source"] in sources and _question(row) not in asked]
+    asked = {question(row) for row in others}
+    return [_rated(row) for row in labelled if row["source"] in sources and question(row) not in asked]
 
 
 def _traces(data: Path, split: str) -> Iterator[dict[str, Any]]:
@@ -85,10 +85,6 @@ def _traces(data: Path, split: str) -> Iterator[dict[str, Any]]:
 
 def _of_test(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     return (row for row in rows if row["split"] == "test")
-
-
-def _question(row: dict[str, Any]) -> str:
-    return " ".join(row["query"].lower().split()) or str(row["id"])
 
 
 def _rated(row: dict[str, Any]) -> LabelledText:

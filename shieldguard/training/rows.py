@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shieldguard.data_folder import code_reasoning, may_ship, rows
+from shieldguard.data_folder import code_reasoning, may_ship, question, rows
 from shieldguard.events import Channel
 
 TRAINING_SPLITS = frozenset({"train", "val"})
@@ -63,7 +63,7 @@ def _reasoning(data: Path, split: str) -> Iterator[Row]:
             level=float(row["level"]),
             source=row["source"],
             licence=row["licence"],
-            question=_question(row),
+            question=question(row),
             potential_at=row["onset_half_char"],
             potential_until=end(row["onset_half"]),
             harmful_at=row["onset_one_char"],
@@ -82,7 +82,7 @@ def _benign(rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
                     level=0.0,
                     source=row["source"],
                     licence=row["licence"],
-                    question=_question(row),
+                    question=question(row),
                     channel=channel,
                 )
 
@@ -95,10 +95,6 @@ def _answers(data: Path) -> Iterator[Row]:
                 level=float(row["label"]),
                 source=row["source"],
                 licence=row["licence"],
-                question=_question(row),
+                question=question(row),
                 channel=Channel.ANSWER,
             )
-
-
-def _question(row: dict[str, Any]) -> str:
-    return " ".join(row["query"].lower().split()) or str(row["id"])
